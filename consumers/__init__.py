@@ -1,0 +1,1 @@
+"""What reads Kafka and touches the outside: the ClickHouse sink and the notifier."""

@@ -1,0 +1,1 @@
+"""Composition: command line, settings, supervisor, replay, demo and the embedded stack."""

@@ -1,0 +1,1 @@
+"""Faust stream processors: validate, deduplicate and count per partition; merge, measure and judge per model."""

@@ -1,0 +1,1 @@
+"""The pure part of the stream processors: no I/O, no clock, no Faust."""
