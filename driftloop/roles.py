@@ -1,0 +1,91 @@
+"""One role as a process: `python -m driftloop.roles monitor|sink|notify|score|train`.
+
+Reads the settings, waits for Kafka and ClickHouse, runs the role until SIGTERM or SIGINT. Anything that the role does
+not handle ends the process with a traceback in its log; the supervisor starts it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from driftloop.settings import read_settings
+from schemas.connections import Runtime
+from schemas.errors import ConfigurationError
+
+ROLES = ("monitor", "sink", "notify", "score", "train")
+
+Run = Callable[[Runtime, str, threading.Event], None]
+
+
+def run_monitor(runtime: Runtime, worker: str, stop: threading.Event) -> None:
+    from streams.app import run_monitor
+
+    run_monitor(runtime, worker, stop)
+
+
+def run_sink(runtime: Runtime, worker: str, stop: threading.Event) -> None:
+    from consumers.sink import Sink
+
+    Sink(runtime).run(stop)
+
+
+def run_notify(runtime: Runtime, worker: str, stop: threading.Event) -> None:
+    from consumers.notify import Notifier
+
+    Notifier(runtime).run(stop)
+
+
+def run_score(runtime: Runtime, worker: str, stop: threading.Event) -> None:
+    from retrain.scorer import Scorer
+
+    Scorer(runtime).run(stop)
+
+
+def run_train(runtime: Runtime, worker: str, stop: threading.Event) -> None:
+    from retrain.trainer import Trainer
+
+    Trainer(runtime).run(stop)
+
+
+# Imported in the functions: each process loads only what its role needs (torch, Evidently and Faust are heavy).
+RUNS: dict[str, Run] = {
+    "monitor": run_monitor,
+    "sink": run_sink,
+    "notify": run_notify,
+    "score": run_score,
+    "train": run_train,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m driftloop.roles", description=__doc__)
+    parser.add_argument("role", choices=ROLES)
+    parser.add_argument("--worker", default="", help="unique name of this worker (default: ROLE-0)")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stdout
+    )
+    stop = threading.Event()
+
+    def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    signal.signal(signal.SIGINT, ask_to_stop)
+    try:
+        runtime = read_settings().runtime
+        RUNS[options.role](runtime, options.worker or f"{options.role}-0", stop)
+    except ConfigurationError as error:
+        print(f"driftloop {options.role}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""Settings: read once from the environment and the data folder, handed down as plain objects.
+
+No package below `driftloop/` reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from schemas.connections import ClickHouseConnection, KafkaConnection, Runtime, TopicNames
+from schemas.errors import ConfigurationError
+
+DEFAULT_DATA = Path(".driftloop")
+DEFAULT_KAFKA_PORT = 9092
+DEFAULT_CLICKHOUSE_PORT = 8123
+
+KAFKA_PREFIX = "DRIFTLOOP_KAFKA_"
+
+
+class Endpoints(msgspec.Struct):
+    """Where a running `driftloop up` listens; kept in the data folder, so that other commands find it."""
+
+    kafka: str
+    clickhouse: str
+    pid: int
+
+    @staticmethod
+    def path(data: Path) -> Path:
+        return data / "endpoints.json"
+
+    @classmethod
+    def read(cls, data: Path) -> Endpoints | None:
+        try:
+            return msgspec.json.decode(cls.path(data).read_bytes(), type=cls)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ConfigurationError(
+                f"cannot be read: {error}", file=str(cls.path(data)), remedy="Remove the file and start again"
+            ) from error
+
+    def write(self, data: Path) -> None:
+        temporary = self.path(data).with_suffix(".tmp")
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(self)))
+        temporary.replace(self.path(data))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the environment says, over what the data folder says, over the defaults."""
+
+    data: Path
+    runtime: Runtime
+    external_kafka: bool
+    external_clickhouse: bool
+
+
+def read_settings(data: Path | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings; raises ConfigurationError naming the variable that is wrong.
+
+    `DRIFTLOOP_KAFKA_BOOTSTRAP_SERVERS` and `DRIFTLOOP_CLICKHOUSE_URL` point at external systems. Every other
+    `DRIFTLOOP_KAFKA_SOME_OPTION` is passed to every Kafka client as `some.option`.
+    """
+    env = os.environ if environ is None else environ
+    folder = Path(data or env.get("DRIFTLOOP_DATA") or DEFAULT_DATA)
+    endpoints = Endpoints.read(folder)
+    bootstrap = env.get(KAFKA_PREFIX + "BOOTSTRAP_SERVERS", "")
+    url = env.get("DRIFTLOOP_CLICKHOUSE_URL", "")
+    options = {
+        name[len(KAFKA_PREFIX) :].lower().replace("_", "."): value
+        for name, value in env.items()
+        if name.startswith(KAFKA_PREFIX) and name != KAFKA_PREFIX + "BOOTSTRAP_SERVERS"
+    }
+    kafka = KafkaConnection(
+        bootstrap or (endpoints.kafka if endpoints else f"127.0.0.1:{DEFAULT_KAFKA_PORT}"), options
+    )
+    clickhouse = parse_clickhouse_url(
+        url or (endpoints.clickhouse if endpoints else f"http://127.0.0.1:{DEFAULT_CLICKHOUSE_PORT}")
+    )
+    runtime = Runtime(
+        kafka=kafka,
+        clickhouse=clickhouse,
+        topics=TopicNames(env.get("DRIFTLOOP_TOPIC_PREFIX", ""), env.get("DRIFTLOOP_TOPIC_SUFFIX", "")),
+        artifacts=env.get("DRIFTLOOP_ARTIFACTS") or str(folder / "artifacts"),
+        data=str(folder),
+        privacy_key=read_privacy_key(folder, env),
+        num_partitions=parse_partitions(env),
+    )
+    return Settings(folder, runtime, external_kafka=bool(bootstrap), external_clickhouse=bool(url))
+
+
+def parse_clickhouse_url(url: str) -> ClickHouseConnection:
+    """`http[s]://[user[:password]@]host[:port][/database]` as a connection."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(
+            f"{url!r} is not the address of ClickHouse's HTTP interface",
+            key="DRIFTLOOP_CLICKHOUSE_URL",
+            remedy="Use http://[user:password@]host:8123",
+        )
+    port = parts.port or (8443 if parts.scheme == "https" else DEFAULT_CLICKHOUSE_PORT)
+    return ClickHouseConnection(
+        url=f"{parts.scheme}://{parts.hostname}:{port}",
+        user=unquote(parts.username or "default"),
+        password=unquote(parts.password or ""),
+        database=parts.path.strip("/") or "driftloop",
+    )
+
+
+def parse_partitions(env: Mapping[str, str]) -> int:
+    text = env.get("DRIFTLOOP_PARTITIONS", "4")
+    if not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise ConfigurationError(
+            f"{text!r} is not a number of partitions", key="DRIFTLOOP_PARTITIONS", remedy="Use 1 to 1000"
+        )
+    return int(text)
+
+
+def read_privacy_key(folder: Path, env: Mapping[str, str]) -> bytes:
+    """The secret that keys hashed fields and detector states: the variable's, else a file made once."""
+    if text := env.get("DRIFTLOOP_PRIVACY_KEY"):
+        return text.encode()
+    path = folder / "privacy.key"
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        folder.mkdir(parents=True, exist_ok=True)
+        key = secrets.token_hex(32).encode()
+        try:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(key)
+        except FileExistsError:
+            return path.read_bytes()
+        return key
