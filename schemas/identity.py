@@ -1,0 +1,57 @@
+"""Hashes that name things for ever: 64-bit identities of events, and the ids of alerts, requests and webhooks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from xxhash import xxh3_64_intdigest
+
+_SEPARATOR = "\x00"
+
+
+def hash_ids(model: str, record_ids: Sequence[str], versions: Sequence[str] | None) -> npt.NDArray[np.uint64]:
+    """Hash the identities (model, record_id[, model_version]) to uint64[len(record_ids)], the same everywhere for ever.
+
+    xxh3_64 of the record_id in UTF-8, seeded with the xxh3_64 of what is constant: the model, and for predictions the
+    model, a zero byte and the version.
+    """
+    if versions is None:
+        seed = xxh3_64_intdigest(model.encode())
+        return np.array([xxh3_64_intdigest(text.encode(), seed) for text in record_ids], dtype=np.uint64)
+    seeds = {version: xxh3_64_intdigest(f"{model}{_SEPARATOR}{version}".encode()) for version in set(versions)}
+    return np.array(
+        [
+            xxh3_64_intdigest(text.encode(), seeds[version])
+            for text, version in zip(record_ids, versions, strict=True)
+        ],
+        dtype=np.uint64,
+    )
+
+
+def alert_id(model: str, rule: str, segment: str, first_window_start: int) -> str:
+    """Name an alert by what it is about and the window it began in (epoch ms)."""
+    return _digest("alert", model, rule, segment, first_window_start)
+
+
+def transition_id(alert_id: str, state: str, window_start: int, revision: int) -> str:
+    """Name one state change of an alert."""
+    return _digest("transition", alert_id, state, window_start, revision)
+
+
+def request_id(model: str, rule: str, first_window_start: int) -> str:
+    """Name a retrain request, so that a repeated one is the same."""
+    return _digest("request", model, rule, first_window_start)
+
+
+def webhook_id(transition_id: str, subscription: str) -> str:
+    """Name one delivery to one subscription; it does not change when the delivery is repeated."""
+    return _digest("webhook", transition_id, subscription)
+
+
+def _digest(*parts: str | int) -> str:
+    # As a JSON array, so that no choice of names makes two different lists read alike; 128 bits never collide here.
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
