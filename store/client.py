@@ -1,0 +1,189 @@
+"""The one way to ClickHouse: queries and inserts over HTTP, with errors sorted into "try again" and "wrong".
+
+Owns connections and settings. It must not know any table.
+"""
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+import pandas as pd
+import pyarrow as pa
+from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
+
+from schemas.connections import ClickHouseConnection
+from schemas.errors import ConfigurationError, Retryable
+
+# Each refused connection would otherwise be a warning with a stack trace beside our own line about it.
+logging.getLogger("clickhouse_connect").setLevel(logging.ERROR)
+
+SETTINGS: dict[str, Any] = {
+    # Equal keys count once, also in a plain SELECT.
+    "final": 1,
+    # On by default since ClickHouse 26; an acknowledged insert must be stored.
+    "async_insert": 0,
+    # A replay may span 150 months in one block (code 252 otherwise).
+    "max_partitions_per_insert_block": 0,
+}
+
+RETRYABLE_CODES = frozenset(
+    {
+        159,  # TIMEOUT_EXCEEDED
+        164,  # READONLY: a replica that lost its keeper for a moment
+        202,  # TOO_MANY_SIMULTANEOUS_QUERIES
+        209,  # SOCKET_TIMEOUT
+        210,  # NETWORK_ERROR
+        225,  # NO_ZOOKEEPER
+        236,  # ABORTED: the server is shutting down
+        241,  # MEMORY_LIMIT_EXCEEDED
+        242,  # TABLE_IS_READ_ONLY
+        243,  # NOT_ENOUGH_SPACE
+        252,  # TOO_MANY_PARTS
+        279,  # ALL_CONNECTION_TRIES_FAILED
+        319,  # UNKNOWN_STATUS_OF_INSERT
+        394,  # QUERY_WAS_CANCELLED
+        425,  # SYSTEM_ERROR
+        745,  # SERVER_OVERLOADED
+        999,  # KEEPER_EXCEPTION
+    }
+)
+RETRYABLE_STATUSES = ("status 429", "status 502", "status 503", "status 504")
+
+_CONNECT_TIMEOUT_S = 5
+_ANSWER_TIMEOUT_S = 120
+
+
+class ClickHouse:
+    """A ClickHouse server, usable from every thread of one process.
+
+    Each thread gets a client of its own, because one connection carries one query at a time.
+    Not reachable, overloaded or shutting down raises `Retryable`; a wrong query raises the driver's own
+    `DatabaseError`. Inserts are safe to repeat: the tables' keys make equal rows count once.
+    """
+
+    def __init__(self, connection: ClickHouseConnection) -> None:
+        self.connection = connection
+        self._local = threading.local()
+        self._clients: list[Any] = []
+        self._lock = threading.Lock()
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """Rows of a query; values go in as `{name:Type}` parameters, never into the text."""
+        result = self._call(lambda client: client.query(sql, parameters=_plain(parameters)).result_rows)
+        return [tuple(row) for row in result]
+
+    def query_arrow(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
+        """Result of a query as an Arrow table; texts are Arrow strings."""
+        return self._call(lambda client: client.query_arrow(sql, parameters=_plain(parameters), use_strings=True))
+
+    def query_frame(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
+        """Result of a query as a DataFrame; nullable numbers are float64 with NaN."""
+        frame: pd.DataFrame = self._call(lambda client: client.query_df(sql, parameters=_plain(parameters)))
+        return frame
+
+    def insert_arrow(self, table: str, rows: pa.Table, token: str | None = None) -> None:
+        """Insert an Arrow table by column name; `token` only saves work when the very same block comes again."""
+        if rows.num_rows == 0:
+            return
+        settings = {"insert_deduplication_token": token} if token else None
+        self._call(lambda client: client.insert_arrow(table, rows, settings=settings))
+
+    def insert_rows(
+        self,
+        table: str,
+        rows: Sequence[Mapping[str, Any]] | Sequence[Sequence[Any]],
+        columns: Sequence[str] | None = None,
+    ) -> None:
+        """Insert a few rows: mappings with equal keys, or sequences with `columns` naming them."""
+        if not rows:
+            return
+        if columns is None:
+            first = rows[0]
+            if not isinstance(first, Mapping):
+                raise ValueError(f"rows for {table} are sequences: name their columns")
+            columns = list(first)
+        values = [[row[name] for name in columns] if isinstance(row, Mapping) else list(row) for row in rows]
+        self._call(lambda client: client.insert(table, values, column_names=list(columns or ())))
+
+    def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Any:
+        """Run a statement; returns its one value, if it has any."""
+        return self._call(lambda client: client.command(sql, parameters=_plain(parameters)))
+
+    def close(self) -> None:
+        """Close the clients of all threads."""
+        with self._lock:
+            clients, self._clients = self._clients, []
+        for client in clients:
+            client.close()
+        self._local = threading.local()
+
+    def _call(self, action: Any) -> Any:
+        try:
+            return action(self._client())
+        except OperationalError as error:
+            raise Retryable(f"ClickHouse at {self.connection.url} is not reachable: {_first_line(error)}") from error
+        except DatabaseError as error:
+            if error.code in RETRYABLE_CODES or any(status in str(error) for status in RETRYABLE_STATUSES):
+                raise Retryable(f"ClickHouse at {self.connection.url} is busy: {_first_line(error)}") from error
+            raise
+
+    def _client(self) -> Any:
+        client = getattr(self._local, "client", None)
+        if client is None:
+            client = _connect(self.connection)
+            self._local.client = client
+            with self._lock:
+                self._clients.append(client)
+        return client
+
+
+def wait_for_store(connection: ClickHouseConnection, timeout_s: float) -> None:
+    """Return once ClickHouse answers; raises the last `Retryable` when it has not within `timeout_s`."""
+    deadline_s = time.monotonic() + timeout_s
+    for attempt in itertools.count():
+        store = ClickHouse(ClickHouseConnection(connection.url, connection.user, connection.password, "default"))
+        try:
+            store.query("SELECT 1")
+            return
+        except Retryable:
+            if time.monotonic() >= deadline_s:
+                raise
+            time.sleep(min(0.05 * 2**attempt, 1.0))
+        finally:
+            store.close()
+
+
+def _connect(connection: ClickHouseConnection) -> Any:
+    address = urlsplit(connection.url)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise ConfigurationError(
+            f"{connection.url!r} is not the URL of a ClickHouse server",
+            key="clickhouse url",
+            remedy="Write it as http://HOST:8123 or https://HOST:8443",
+        )
+    return clickhouse_connect.get_client(
+        interface=address.scheme,
+        host=address.hostname,
+        port=address.port or (8443 if address.scheme == "https" else 8123),
+        username=connection.user,
+        password=connection.password,
+        database=connection.database,
+        settings=SETTINGS,
+        # A session would serialise queries and could keep settings from one to the next.
+        autogenerate_session_id=False,
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        send_receive_timeout=_ANSWER_TIMEOUT_S,
+    )
+
+
+def _plain(parameters: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return dict(parameters) if parameters is not None else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:300]
