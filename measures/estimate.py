@@ -4,9 +4,9 @@ Owns the calibration of scores and the expected metrics under it. It must not be
 the relation between features and label is unchanged: the method assumes just that, and is blind to
 its change wherever the scores stay the same.
 
-Source: CBPE as published by NannyML ("Estimation of Performance of the Monitored Model", NannyML
-documentation) and by Białek, Kuberski, Perrakis and Bifet, "Estimating Model Performance Under
-Covariate Shift Without Labels", 2024, arXiv:2401.08348. The implementation is ours.
+Source: Kivimäki, Białek, Kuberski and Nurminen, "Performance Estimation in Binary Classification
+Using Calibrated Confidence", 2025, arXiv:2505.05295, and for the ROC AUC the NannyML documentation,
+"Estimation of Performance of the Monitored Model". The implementation is ours.
 """
 
 from __future__ import annotations
