@@ -1,1 +1,4 @@
-"""The language of the system: events, model spec, topics, encodings, errors, clock. Knows no Kafka and no ClickHouse."""
+"""The language of the system: events, model spec, topics, encodings, errors, clock.
+
+Knows no Kafka and no ClickHouse.
+"""

@@ -79,9 +79,9 @@ def format_number(value: float) -> str:
     if value in (float("inf"), float("-inf")):
         return "inf" if value > 0 else "-inf"
     if value == 0:
-        return "-0" if np.signbit(value) else "0"
+        return "0"  # validation keeps no negative zeros, which ClickHouse would write as "-0"
     # Both write the shortest digits that round-trip; they differ in when and how the exponent is written.
-    digits, exponent = f"{np.format_float_scientific(value, trim='-')}".split("e")
+    digits, exponent = np.format_float_scientific(value, trim="-").split("e")
     power = int(exponent)
     if -7 < power < 21:
         return np.format_float_positional(value, trim="-")

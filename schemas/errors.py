@@ -1,4 +1,7 @@
-"""The error tree: a user's mistake, a passing failure, and everything else. Invalid events are no errors: see `validation`."""
+"""The error tree: a user's mistake, a passing failure, and everything else.
+
+Invalid events are no errors: `validation` turns them into dead letters.
+"""
 
 from __future__ import annotations
 

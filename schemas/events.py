@@ -32,7 +32,9 @@ class InlineBytes(msgspec.Struct, omit_defaults=True):
 FeatureValue = float | str | bool | list[float] | dict[str, Any] | None
 Time = Annotated[
     int | str,
-    msgspec.Meta(description="Event time: RFC 3339, or epoch milliseconds", examples=["2026-01-01T00:00:00Z", 1767225600000]),
+    msgspec.Meta(
+        description="Event time: RFC 3339, or epoch milliseconds", examples=["2026-01-01T00:00:00Z", 1767225600000]
+    ),
 ]
 
 

@@ -24,10 +24,7 @@ def hash_ids(model: str, record_ids: Sequence[str], versions: Sequence[str] | No
         return np.array([xxh3_64_intdigest(text.encode(), seed) for text in record_ids], dtype=np.uint64)
     seeds = {version: xxh3_64_intdigest(f"{model}{_SEPARATOR}{version}".encode()) for version in set(versions)}
     return np.array(
-        [
-            xxh3_64_intdigest(text.encode(), seeds[version])
-            for text, version in zip(record_ids, versions, strict=True)
-        ],
+        [xxh3_64_intdigest(text.encode(), seeds[version]) for text, version in zip(record_ids, versions, strict=True)],
         dtype=np.uint64,
     )
 

@@ -9,7 +9,9 @@ from typing import Annotated
 import msgspec
 
 # In memory an int; the JSON Schema describes the wire.
-Instant = Annotated[int, msgspec.Meta(extra_json_schema={"type": "string", "format": "date-time"}, extra={"instant": True})]
+Instant = Annotated[
+    int, msgspec.Meta(extra_json_schema={"type": "string", "format": "date-time"}, extra={"instant": True})
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC_3339 = re.compile(
@@ -19,7 +21,7 @@ _MS = timedelta(milliseconds=1)
 
 
 def parse_instant(text: str) -> int:
-    """Give the epoch milliseconds of an RFC 3339 instant (digits beyond milliseconds are cut off); ValueError if none."""
+    """Give the epoch milliseconds of an RFC 3339 instant, digits beyond them cut off; ValueError if it is none."""
     match = _RFC_3339.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is no RFC 3339 instant")

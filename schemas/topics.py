@@ -1,4 +1,7 @@
-"""The declared topics; `driftloop topics apply` makes a cluster match them. Prefix and suffix: `connections.TopicNames`."""
+"""The declared topics; `driftloop topics apply` makes a cluster match them.
+
+Prefix and suffix are `connections.TopicNames`.
+"""
 
 from __future__ import annotations
 

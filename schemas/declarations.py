@@ -1,0 +1,205 @@
+"""What a model spec declares, as types; durations and instants are milliseconds. `specfile` reads them from YAML."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+MINUTE_MS = 60_000
+HOUR_MS = 3_600_000
+DAY_MS = 86_400_000
+
+Task = Literal["binary", "multiclass", "regression"]
+FeatureType = Literal["number", "boolean", "category", "text", "embedding", "image"]
+Policy = Literal["drop", "hash", "mask"]
+Severity = Literal["info", "low", "high", "critical"]
+RuleName = Literal["harm", "drift"]
+
+NUMERIC_TYPES: tuple[FeatureType, ...] = ("number", "boolean")
+
+# The first is the task's primary metric.
+METRICS: dict[Task, tuple[str, ...]] = {
+    "binary": ("roc_auc", "accuracy", "f1", "precision", "recall", "log_loss", "brier"),
+    "multiclass": ("accuracy", "f1", "log_loss", "roc_auc"),
+    "regression": ("mae", "rmse", "mape", "r2"),
+}
+DRIFT_METHODS = ("auto", "jensenshannon", "psi", "ks", "wasserstein", "chisquare")
+DETECTORS = ("adwin", "kswin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w")
+
+
+class ReferenceColumns(msgspec.Struct, frozen=True, kw_only=True):
+    """Which columns of the reference play which role; None: the column of that very name, where there is one.
+
+    `scores` is a pattern such as `proba_*` for multiclass, the part matched by `*` being the class.
+    """
+
+    label: str | None = None
+    score: str | None = None
+    prediction: str | None = None
+    id: str | None = None
+    ts: str | None = None
+    scores: str | None = None
+
+
+class ReferenceSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the reference comes from: exactly one of `file` (as written in the spec), `sql`, or `from_` and `to`.
+
+    Without times its rows take `interval_ms` in file order.
+    """
+
+    file: str | None = None
+    sql: str | None = None
+    from_: int | None = msgspec.field(default=None, name="from")
+    to: int | None = None
+    columns: ReferenceColumns = ReferenceColumns()
+    interval_ms: int | None = None
+
+
+class WindowSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Tumbling windows of `size_ms`, aligned with `origin_ms`; `retention` counts windows, `idle_ms` is clock time."""
+
+    size_ms: int
+    origin_ms: int = 0
+    lateness_ms: int
+    min_rows: int = 100
+    retention: int = 30
+    idle_ms: int = 30_000
+
+
+class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One feature; a value outside `min`, `max` or `values` is a matter of quality, not refused."""
+
+    type: FeatureType
+    min: float | None = None
+    max: float | None = None
+    values: list[str] | None = None
+    policy: Policy | None = None
+
+    @property
+    def is_numeric(self) -> bool:
+        """True where values are kept as numbers, false where as text."""
+        return self.type in NUMERIC_TYPES
+
+
+class FalseAlarms(msgspec.Struct, frozen=True):
+    """At most `count` false drift alerts in `per_ms`, on average."""
+
+    count: float = 1.0
+    per_ms: int = 30 * DAY_MS
+
+
+class DriftSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How drift is measured and when it opens an alert; `rows: blocks` is for dependent rows."""
+
+    method: str = "auto"
+    threshold: Literal["calibrated"] | float = "calibrated"
+    false_alarms: FalseAlarms = FalseAlarms()
+    rows: Literal["independent", "blocks"] = "independent"
+
+
+class OnlineSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One online detector; `on` is `score`, `error` or a numeric feature, `parameters` are River's."""
+
+    detector: str
+    on: str
+    parameters: dict[str, float | int | bool | str] = {}
+
+
+class PerformanceSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What is measured of a model's output; `limits` is `<number>sd` around the reference windows' mean, or `none`."""
+
+    metrics: list[str]
+    estimate: Literal["cbpe", "none"]
+    limits: str = "3sd"
+    min_label_coverage: float = 0.9
+
+    @property
+    def limits_sd(self) -> float | None:
+        """How many standard deviations the limits lie from the mean; None without limits."""
+        return None if self.limits == "none" else float(self.limits.removesuffix("sd"))
+
+
+class AlertRule(msgspec.Struct, frozen=True, kw_only=True):
+    """Opens an alert when `when` has held for `for_` decided windows in a row."""
+
+    when: RuleName
+    for_: int = msgspec.field(default=1, name="for")
+    severity: Severity
+
+
+class ResourceSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a training job may use; None: no limit of its own."""
+
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    gpus: int = 1
+    gpu_memory_bytes: int | None = None
+    cpus: int | None = None
+    memory_bytes: int | None = None
+    timeout_ms: int = HOUR_MS
+
+
+class PromoteSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """When a challenger takes over: a gain of `min_gain` in the primary metric, its lower bound above 0."""
+
+    confidence: float = 0.95
+    min_gain: float = 0.003
+
+
+class RetrainSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """When and how a model is trained anew; `architecture` is `mlp`, `linear` or the user's `module:factory`."""
+
+    on: list[RuleName] = msgspec.field(default_factory=lambda: ["harm"])
+    cooldown_ms: int = 6 * HOUR_MS
+    architecture: str = "mlp"
+    seed: int = 0
+    resources: ResourceSpec = ResourceSpec()
+    promote: PromoteSpec = PromoteSpec()
+
+
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One monitored model. `features` is empty until inferred where the file leaves it out."""
+
+    model: str
+    task: Task
+    reference: ReferenceSource
+    windows: WindowSpec
+    features: dict[str, FeatureSpec] = {}
+    segments: list[str] = []
+    drift: DriftSpec = DriftSpec()
+    online: list[OnlineSpec] = []
+    performance: PerformanceSpec
+    alerts: list[AlertRule]
+    retrain: RetrainSpec | None = None
+    exact_rows: int = 50_000
+
+    @property
+    def numeric_features(self) -> list[str]:
+        """The features kept as numbers, in the order declared."""
+        return [name for name, feature in self.features.items() if feature.is_numeric]
+
+    @property
+    def category_features(self) -> list[str]:
+        """The features counted by their values, in the order declared."""
+        return [name for name, feature in self.features.items() if feature.type == "category"]
+
+    @property
+    def stored_features(self) -> dict[str, FeatureSpec]:
+        """The features that outlive the personal-data policy `drop`."""
+        return {name: feature for name, feature in self.features.items() if feature.policy != "drop"}
+
+
+def with_features(spec: ModelSpec, features: dict[str, FeatureSpec]) -> ModelSpec:
+    """Give the spec with its features complete."""
+    return msgspec.structs.replace(spec, features=features)
+
+
+def default_alerts() -> list[AlertRule]:
+    """Give the rules of a spec without `alerts`: harm is worth waking up for, drift alone is a note."""
+    return [AlertRule(when="harm", severity="high"), AlertRule(when="drift", severity="info")]
+
+
+def default_performance(task: Task, **given: Any) -> PerformanceSpec:
+    """Give the task's performance section; `given` overrides."""
+    estimate = "cbpe" if task == "binary" else "none"
+    return PerformanceSpec(**{"metrics": list(METRICS[task]), "estimate": estimate, **given})
