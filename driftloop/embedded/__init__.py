@@ -1,0 +1,1 @@
+"""The embedded servers: a Kafka-protocol broker and a ClickHouse engine, each a process of its own."""
