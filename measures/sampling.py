@@ -175,7 +175,8 @@ def _compute_losses(
     if task == "multiclass":
         if metric != "accuracy" or classes is None:
             return None
-        return (np.asarray(classes, dtype=object)[scores.argmax(axis=1)] == labels).astype(np.float64)
+        predicted = np.asarray(classes, dtype=object)[scores.argmax(axis=1)]
+        return np.asarray(predicted == labels, dtype=np.float64)
     truth = np.asarray(labels, dtype=np.float64)
     losses: Floats | None = None
     if metric == "log_loss":
