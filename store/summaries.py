@@ -1,0 +1,304 @@
+"""State of stage 1: summaries of windows, markers of partitions and the memory of identities, stamped with offsets.
+
+A summary row says what the events of one partition below its `stamp` are in one window; whoever wrote it, it is true,
+so of two rows the one with the larger stamp is right. A marker says that all rows below its `next_offset` are there.
+Nothing here decides: what a state means is known to `streams.logic`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from store.client import ClickHouse
+
+FORMAT = 1
+
+# {model: {version: (watermark_ms, last_append_ms)}}, the lateness already subtracted; see `streams.logic.watermarks`.
+Watermarks = dict[str, dict[str, tuple[int, int]]]
+
+_WATERMARKS = msgspec.json.Decoder(Watermarks)
+_INSTANT = pa.timestamp("ms", tz="UTC")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One partition of one topic's one life."""
+
+    topic: str
+    topic_id: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Everything of a partition below `next_offset` is durable; at `at_end_at` (epoch ms, 0: never) that was all."""
+
+    place: Place
+    next_offset: int
+    watermarks: Watermarks
+    at_end_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryRow:
+    """One partition's summary of (model, version, spec_version, segment, window); `state` is `Summary.encode()`."""
+
+    place: Place
+    model: str
+    model_version: str
+    spec_version: int
+    segment: str
+    window_start: int
+    window_end: int
+    stamp: int
+    num_rows: int
+    num_duplicates: int
+    num_late: int
+    state: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class IdBlock:
+    """Identities in log order: `hashes` uint64[n] first came at `offsets` int64[n], and count until `expires_at`."""
+
+    model: str
+    model_version: str
+    window_start: int
+    expires_at: int
+    hashes: npt.NDArray[np.uint64]
+    offsets: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPartition:
+    """What a partition's new owner starts from; `ids` are those below the marker only."""
+
+    marker: Marker | None
+    summaries: list[SummaryRow] = field(default_factory=list)
+    ids: list[IdBlock] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowStamp:
+    """How far one partition has counted one window, over all versions and segments.
+
+    `is_confirmed` is false while a flush is under way (or broke off) and the rows may disagree: wait for its marker.
+    A window's `covered` is the sum of its stamps over all places.
+    """
+
+    place: Place
+    model: str
+    window_start: int
+    window_end: int
+    stamp: int
+    num_rows: int
+    is_confirmed: bool
+
+
+def insert_summaries(ch: ClickHouse, job: str, rows: Sequence[SummaryRow]) -> None:
+    """Insert summaries; safe to replay."""
+    columns = _place_columns(job, [row.place for row in rows]) | {
+        "model": pa.array([row.model for row in rows], pa.string()),
+        "model_version": pa.array([row.model_version for row in rows], pa.string()),
+        "spec_version": pa.array([row.spec_version for row in rows], pa.uint32()),
+        "segment": pa.array([row.segment for row in rows], pa.string()),
+        "window_start": pa.array([row.window_start for row in rows], _INSTANT),
+        "window_end": pa.array([row.window_end for row in rows], _INSTANT),
+        "stamp": pa.array([row.stamp for row in rows], pa.uint64()),
+        "num_rows": pa.array([row.num_rows for row in rows], pa.uint64()),
+        "num_duplicates": pa.array([row.num_duplicates for row in rows], pa.uint64()),
+        "num_late": pa.array([row.num_late for row in rows], pa.uint64()),
+        "state": pa.array([row.state for row in rows], pa.binary()),
+        "format": pa.array([FORMAT] * len(rows), pa.uint16()),
+    }
+    ch.insert_arrow("summaries", pa.table(columns))
+
+
+def insert_ids(ch: ClickHouse, job: str, place: Place, blocks: Sequence[IdBlock]) -> None:
+    """Append identities; safe to replay, since a hash that is there twice says the same twice."""
+    columns = _place_columns(job, [place] * len(blocks)) | {
+        "model": pa.array([block.model for block in blocks], pa.string()),
+        "model_version": pa.array([block.model_version for block in blocks], pa.string()),
+        "window_start": pa.array([block.window_start for block in blocks], _INSTANT),
+        "expires_at": pa.array([block.expires_at for block in blocks], _INSTANT),
+        "first_offset": pa.array([int(block.offsets.min()) for block in blocks], pa.uint64()),
+        "last_offset": pa.array([int(block.offsets.max()) for block in blocks], pa.uint64()),
+        "hashes": _lists([block.hashes for block in blocks]),
+        "offsets": _lists([block.offsets.astype(np.uint64) for block in blocks]),
+    }
+    ch.insert_arrow("seen_ids", pa.table(columns))
+
+
+def insert_markers(ch: ClickHouse, job: str, markers: Sequence[Marker]) -> None:
+    """Insert markers; only after everything below them has been confirmed."""
+    columns = _place_columns(job, [marker.place for marker in markers]) | {
+        "next_offset": pa.array([marker.next_offset for marker in markers], pa.uint64()),
+        "watermarks": pa.array([msgspec.json.encode(marker.watermarks).decode() for marker in markers], pa.string()),
+        "at_end_at": pa.array([marker.at_end_at for marker in markers], _INSTANT),
+        "format": pa.array([FORMAT] * len(markers), pa.uint16()),
+    }
+    ch.insert_arrow("stage1_markers", pa.table(columns))
+
+
+def read_markers(ch: ClickHouse, job: str, topics: Iterable[str]) -> list[Marker]:
+    """Give the newest marker of every partition of `topics`."""
+    rows = ch.query(
+        """
+        SELECT topic, toString(topic_id), partition, next_offset, watermarks, toUnixTimestamp64Milli(at_end_at)
+        FROM stage1_markers FINAL
+        WHERE job = {job:String} AND topic IN {topics:Array(String)} AND format = {format:UInt16}
+        ORDER BY topic, topic_id, partition
+        """,
+        {"job": job, "topics": list(topics), "format": FORMAT},
+    )
+    return [
+        Marker(Place(topic, topic_id, partition), next_offset, _WATERMARKS.decode(watermarks), at_end_at)
+        for topic, topic_id, partition, next_offset, watermarks, at_end_at in rows
+    ]
+
+
+def read_stamps(ch: ClickHouse, job: str, model: str | None = None, since_ms: int | None = None) -> list[WindowStamp]:
+    """Give one row per (window, partition) that has a summary; of one model or all, of windows from `since_ms` on."""
+    rows = ch.query(
+        """
+        SELECT s.topic, toString(s.topic_id), s.partition, s.model, toUnixTimestamp64Milli(s.window_start),
+               toUnixTimestamp64Milli(max(s.window_end)), max(s.stamp) AS last_stamp,
+               sumIf(s.num_rows, s.segment = ''), last_stamp <= any(m.next_offset)
+        FROM (SELECT * FROM summaries FINAL) AS s
+        LEFT JOIN (SELECT * FROM stage1_markers FINAL) AS m
+            ON s.job = m.job AND s.topic = m.topic AND s.topic_id = m.topic_id AND s.partition = m.partition
+        WHERE s.job = {job:String} AND s.format = {format:UInt16}
+          AND ({model:String} = '' OR s.model = {model:String})
+          AND s.window_start >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')
+        GROUP BY s.model, s.window_start, s.topic, s.topic_id, s.partition
+        ORDER BY s.model, s.window_start, s.topic, s.topic_id, s.partition
+        """,
+        {"job": job, "model": model or "", "since": _EARLIEST_MS if since_ms is None else since_ms, "format": FORMAT},
+    )
+    return [
+        WindowStamp(Place(topic, topic_id, partition), name, start, end, stamp, num_rows, bool(confirmed))
+        for topic, topic_id, partition, name, start, end, stamp, num_rows, confirmed in rows
+    ]
+
+
+def read_summaries(ch: ClickHouse, job: str, model: str, window_start: int) -> list[SummaryRow]:
+    """Give all partitions' summaries of one window; `streams.logic.summaries.merge_rows` joins them."""
+    return _read_summaries(
+        ch,
+        "model = {model:String} AND window_start = fromUnixTimestamp64Milli({start:Int64}, 'UTC')",
+        {"job": job, "model": model, "start": window_start},
+    )
+
+
+def load_partition(ch: ClickHouse, job: str, place: Place) -> StoredPartition:
+    """Read what a partition's new owner starts from."""
+    marker = next((m for m in read_markers(ch, job, [place.topic]) if m.place == place), None)
+    summaries = _read_summaries(ch, _OF_PLACE, _place_parameters(job, place))
+    if marker is None:
+        return StoredPartition(None, summaries)
+    return StoredPartition(marker, summaries, _read_ids(ch, job, place, marker.next_offset))
+
+
+def delete_windows(ch: ClickHouse, job: str, model: str, before_ms: int) -> None:
+    """Delete the summaries of a model's windows that end at or before `before_ms`, in all partitions."""
+    ch.command(
+        """
+        DELETE FROM summaries
+        WHERE job = {job:String} AND model = {model:String}
+          AND window_end <= fromUnixTimestamp64Milli({before:Int64}, 'UTC')
+        """,
+        {"job": job, "model": model, "before": before_ms},
+    )
+
+
+def delete_ids(ch: ClickHouse, job: str, place: Place, model: str, model_version: str, before_ms: int) -> None:
+    """Delete the identities of a partition that expired at or before `before_ms`."""
+    ch.command(
+        f"""
+        DELETE FROM seen_ids
+        WHERE {_OF_PLACE} AND model = {{model:String}} AND model_version = {{model_version:String}}
+          AND expires_at <= fromUnixTimestamp64Milli({{before:Int64}}, 'UTC')
+        """,  # noqa: S608 - only our own constants
+        _place_parameters(job, place) | {"model": model, "model_version": model_version, "before": before_ms},
+    )
+
+
+def delete_other_lives(ch: ClickHouse, job: str, topic: str, topic_id: str) -> None:
+    """Delete the markers and identities of a topic of that name that was deleted; its summaries stay counted."""
+    other = {"job": job, "topic": topic, "id": topic_id}
+    ch.command(
+        "DELETE FROM stage1_markers WHERE job = {job:String} AND topic = {topic:String} AND topic_id != {id:UUID}",
+        other,
+    )
+    ch.command(
+        "DELETE FROM seen_ids WHERE job = {job:String} AND topic = {topic:String} AND topic_id != {id:UUID}", other
+    )
+
+
+# DateTime64(3) begins in 1900.
+_EARLIEST_MS = -2_208_988_800_000
+
+_OF_PLACE = "job = {job:String} AND topic = {topic:String} AND topic_id = {id:UUID} AND partition = {partition:UInt32}"
+
+
+def _place_parameters(job: str, place: Place) -> dict[str, Any]:
+    return {"job": job, "topic": place.topic, "id": place.topic_id, "partition": place.partition}
+
+
+def _read_summaries(ch: ClickHouse, where: str, parameters: dict[str, Any]) -> list[SummaryRow]:
+    # In base64, since the driver takes a String for UTF-8.
+    rows = ch.query(
+        f"""
+        SELECT topic, toString(topic_id), partition, model, model_version, spec_version, segment,
+               toUnixTimestamp64Milli(window_start), toUnixTimestamp64Milli(window_end), stamp,
+               num_rows, num_duplicates, num_late, base64Encode(state)
+        FROM summaries FINAL
+        WHERE job = {{job:String}} AND format = {{format:UInt16}} AND {where}
+        ORDER BY window_start, topic, topic_id, partition, model_version, spec_version, segment
+        """,  # noqa: S608 - only our own constants
+        parameters | {"format": FORMAT},
+    )
+    return [SummaryRow(Place(*row[:3]), *row[3:13], base64.b64decode(row[13])) for row in rows]
+
+
+def _read_ids(ch: ClickHouse, job: str, place: Place, below: int) -> list[IdBlock]:
+    table = ch.query_arrow(
+        f"""
+        SELECT model, model_version, toUnixTimestamp64Milli(window_start) AS start,
+               toUnixTimestamp64Milli(expires_at) AS expires, hashes, offsets
+        FROM seen_ids WHERE {_OF_PLACE} AND first_offset < {{below:UInt64}}
+        """,  # noqa: S608 - only our own constants
+        _place_parameters(job, place) | {"below": below},
+    )
+    blocks = []
+    hash_lists, offset_lists = (table[name].combine_chunks() for name in ("hashes", "offsets"))
+    names = [table[name].to_pylist() for name in ("model", "model_version", "start", "expires")]
+    for index, (model, version, start, expires) in enumerate(zip(*names, strict=True)):
+        hashes = hash_lists[index].values.to_numpy(zero_copy_only=False)
+        offsets = offset_lists[index].values.to_numpy(zero_copy_only=False).astype(np.int64)
+        known = offsets < below
+        blocks.append(IdBlock(model, version, start, expires, hashes[known], offsets[known]))
+    return blocks
+
+
+def _place_columns(job: str, places: Sequence[Place]) -> dict[str, pa.Array]:
+    return {
+        "job": pa.array([job] * len(places), pa.string()),
+        "topic": pa.array([place.topic for place in places], pa.string()),
+        "topic_id": pa.array([place.topic_id for place in places], pa.string()),
+        "partition": pa.array([place.partition for place in places], pa.uint32()),
+    }
+
+
+def _lists(arrays: Sequence[npt.NDArray[np.uint64]]) -> pa.Array:
+    ends = np.cumsum([0, *(len(array) for array in arrays)])
+    joined = np.concatenate(arrays) if arrays else np.empty(0, np.uint64)
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(joined, pa.uint64()))
