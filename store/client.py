@@ -77,6 +77,18 @@ class ClickHouse:
         result = self._call(lambda client: client.query(sql, parameters=_plain(parameters)).result_rows)
         return [tuple(row) for row in result]
 
+    def query_named(
+        self, sql: str, parameters: Mapping[str, Any] | None = None
+    ) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Column names and rows of a query."""
+        result = self._call(lambda client: client.query(sql, parameters=_plain(parameters)))
+        return list(result.column_names), [tuple(row) for row in result.result_rows]
+
+    def query_dicts(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Rows of a query as mappings from column name to value."""
+        names, rows = self.query_named(sql, parameters)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
     def query_arrow(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
         """Result of a query as an Arrow table; texts are Arrow strings."""
         return self._call(lambda client: client.query_arrow(sql, parameters=_plain(parameters), use_strings=True))
