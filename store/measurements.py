@@ -1,0 +1,153 @@
+"""The table `measurements`: writing what was measured, and reading the last revisions that judging needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+import pyarrow as pa
+
+from schemas.events import Measurement
+from store.client import ClickHouse
+
+_INSTANT = pa.timestamp("ms", tz="UTC")
+_SCHEMA = pa.schema(
+    [
+        ("model", pa.string()),
+        ("model_version", pa.string()),
+        ("window_start", _INSTANT),
+        ("window_end", _INSTANT),
+        ("segment", pa.string()),
+        ("feature", pa.string()),
+        ("kind", pa.string()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("lower", pa.float64()),
+        ("upper", pa.float64()),
+        ("p_value", pa.float64()),
+        ("alpha", pa.float64()),
+        ("threshold", pa.float64()),
+        ("status", pa.string()),
+        ("scale", pa.uint16()),
+        ("source", pa.string()),
+        ("num_rows", pa.uint64()),
+        ("num_sampled", pa.uint64()),
+        ("label_coverage", pa.float64()),
+        ("covered", pa.uint64()),
+        ("revision", pa.uint32()),
+        ("spec_version", pa.uint32()),
+        ("computed_at", _INSTANT),
+    ]
+)
+
+# Of one measurement's revisions the last counts: of the newest spec, computed from most of the log.
+_LAST = "(spec_version, covered, revision)"
+
+
+class PerformanceRow(NamedTuple):
+    """The last revision of one performance metric of a window and version; instants are epoch ms."""
+
+    window_start: int
+    window_end: int
+    model_version: str
+    kind: str
+    value: float | None
+    lower: float | None
+    upper: float | None
+    status: str
+    revision: int
+    label_coverage: float | None
+    num_rows: int
+
+
+class DriftRow(NamedTuple):
+    """The most drifted column of a window and segment, and how many columns drifted."""
+
+    window_start: int
+    window_end: int
+    segment: str
+    feature: str
+    metric: str
+    value: float
+    threshold: float
+    ratio: float
+    num_drifted: int
+    revision: int
+
+
+def insert_measurements(ch: ClickHouse, rows: Sequence[Measurement]) -> None:
+    """Insert measurements in one block; safe to repeat."""
+    if rows:
+        table = pa.Table.from_pylist([msgspec.to_builtins(row) for row in rows], schema=_SCHEMA)
+        ch.insert_arrow("measurements", table)
+
+
+def read_performance(
+    ch: ClickHouse, model: str, metric: str, since_ms: int, num_windows_max: int = 5000
+) -> list[PerformanceRow]:
+    """Return the last revisions of `metric`, realized and estimated, of the newest windows from `since_ms` on.
+
+    The whole model only (no segments); ascending by window, then version and kind.
+    """
+    rows = ch.query(
+        f"""
+        SELECT toUnixTimestamp64Milli(window_start), toUnixTimestamp64Milli(window_end), model_version, kind,
+               tupleElement(argMax(tuple(value), {_LAST}), 1), tupleElement(argMax(tuple(lower), {_LAST}), 1),
+               tupleElement(argMax(tuple(upper), {_LAST}), 1), argMax(status, {_LAST}), argMax(revision, {_LAST}),
+               tupleElement(argMax(tuple(label_coverage), {_LAST}), 1), argMax(num_rows, {_LAST})
+        FROM measurements FINAL
+        WHERE model = {{model:String}} AND segment = '' AND feature = '' AND metric = {{metric:String}}
+          AND kind IN ('performance', 'estimate')
+          AND window_start >= fromUnixTimestamp64Milli({{since:Int64}}, 'UTC')
+        GROUP BY window_start, window_end, model_version, kind
+        ORDER BY window_start DESC, window_end DESC, model_version, kind
+        LIMIT {{limit:UInt32}}
+        """,  # noqa: S608 - the only insertion is a constant of this module
+        {"model": model, "metric": metric, "since": since_ms, "limit": num_windows_max},
+    )
+    return [PerformanceRow(*row) for row in rows][::-1]
+
+
+def read_drift(ch: ClickHouse, model: str, since_ms: int, num_rows_max: int = 5000) -> list[DriftRow]:
+    """Return per window and segment the most drifted input or output column, ascending by window.
+
+    Its ratio is value / threshold for distances, alpha / p for tests; columns with too few rows are left out.
+    Ties go to the feature that sorts first.
+    """
+    rows = ch.query(
+        f"""
+        SELECT toUnixTimestamp64Milli(window_start), toUnixTimestamp64Milli(window_end), segment,
+               argMin(feature, worst), argMin(metric, worst), argMin(value, worst), argMin(threshold, worst),
+               -min(tupleElement(worst, 1)), countIf(ratio >= 1), max(revision)
+        FROM
+        (
+            SELECT window_start, window_end, segment, feature, metric,
+                   argMax(assumeNotNull(value), {_LAST}) AS value,
+                   argMax(assumeNotNull(threshold), {_LAST}) AS threshold,
+                   argMax(if(isNull(p_value), assumeNotNull(value) / assumeNotNull(threshold),
+                             assumeNotNull(threshold) / greatest(assumeNotNull(p_value), 1e-300)), {_LAST}) AS ratio,
+                   argMax(status, {_LAST}) AS status, max(m.revision) AS revision,
+                   (-ratio, feature, model_version) AS worst
+            FROM measurements AS m FINAL
+            WHERE model = {{model:String}} AND kind = 'drift'
+              AND window_start >= fromUnixTimestamp64Milli({{since:Int64}}, 'UTC')
+            GROUP BY window_start, window_end, segment, feature, metric, model_version
+            HAVING status NOT IN ('too_few_rows', 'no_reference') AND threshold > 0 AND isFinite(ratio)
+        )
+        GROUP BY window_start, window_end, segment
+        ORDER BY window_start DESC, window_end DESC, segment
+        LIMIT {{limit:UInt32}}
+        """,  # noqa: S608 - the only insertion is a constant of this module
+        {"model": model, "since": since_ms, "limit": num_rows_max},
+    )
+    return [DriftRow(*row) for row in rows][::-1]
+
+
+def has_labels(ch: ClickHouse, model: str) -> bool:
+    """Say whether any window of the model was ever measured with labels."""
+    return bool(
+        ch.query(
+            "SELECT 1 FROM measurements WHERE model = {model:String} AND kind = 'performance' LIMIT 1", {"model": model}
+        )
+    )
