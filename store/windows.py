@@ -1,0 +1,165 @@
+"""Which windows were measured, and what is there now that the last measurement had not seen: labels, new versions.
+
+Owns the queries that find work for stage 2. Each part of a window's measurements ends with one row that says that all
+others are there: `quality`/`num_rows` of the whole model for what needs rows alone, and the primary metric of
+`performance` per version for what needs labels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from store.client import ClickHouse
+
+
+class MeasuredWindow(NamedTuple):
+    """One window's last measurement without labels; instants are epoch ms."""
+
+    window_start: int
+    window_end: int
+    spec_version: int
+    covered: int
+    revision: int
+
+
+class LabelCount(NamedTuple):
+    """How many stored predictions of a window and version have a label; `label_stamps` sums their offsets + 1."""
+
+    window_start: int
+    model_version: str
+    num_predictions: int
+    num_labels: int
+    label_stamps: int
+
+    @property
+    def covered(self) -> int:
+        """What a measurement of these predictions and labels covers; it grows with each of them."""
+        return self.num_predictions + self.num_labels + self.label_stamps
+
+
+class MeasuredLabels(NamedTuple):
+    """One window's and version's last measurement with labels; instants are epoch ms."""
+
+    window_start: int
+    window_end: int
+    model_version: str
+    covered: int
+    revision: int
+    label_coverage: float
+
+
+def read_measured_windows(ch: ClickHouse, model: str, since_ms: int) -> dict[tuple[int, int], MeasuredWindow]:
+    """Return the last measurement of every window that begins at or after `since_ms`, by (start, end)."""
+    rows = ch.query(
+        """
+        SELECT toUnixTimestamp64Milli(window_start) AS start, toUnixTimestamp64Milli(window_end) AS end,
+               max(m.spec_version) AS last_spec, argMax(m.covered, (m.spec_version, m.covered)),
+               argMax(m.revision, (m.spec_version, m.covered))
+        FROM measurements AS m FINAL
+        WHERE model = {model:String} AND model_version = '' AND segment = '' AND feature = ''
+          AND kind = 'quality' AND metric = 'num_rows'
+          AND window_start >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')
+        GROUP BY window_start, window_end
+        ORDER BY window_start, window_end
+        """,
+        {"model": model, "since": since_ms},
+    )
+    return {(row[0], row[1]): MeasuredWindow(*row) for row in rows}
+
+
+def read_measured_labels(ch: ClickHouse, model: str, metric: str, since_ms: int) -> list[MeasuredLabels]:
+    """Return the last measurement with labels (primary metric `metric`) of every window and version, ascending."""
+    rows = ch.query(
+        """
+        SELECT toUnixTimestamp64Milli(window_start), toUnixTimestamp64Milli(window_end), model_version,
+               max(m.covered), argMax(m.revision, m.covered),
+               ifNull(argMax(m.label_coverage, m.covered), 0)
+        FROM measurements AS m FINAL
+        WHERE model = {model:String} AND segment = '' AND feature = ''
+          AND kind = 'performance' AND metric = {metric:String}
+          AND window_start >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')
+        GROUP BY window_start, window_end, model_version
+        ORDER BY window_start, window_end, model_version
+        """,
+        {"model": model, "metric": metric, "since": since_ms},
+    )
+    return [MeasuredLabels(*row) for row in rows]
+
+
+def read_label_counts(
+    ch: ClickHouse,
+    model: str,
+    size_ms: int,
+    origin_ms: int,
+    start_ms: int,
+    end_ms: int,
+    ingested_since_ms: int | None = None,
+) -> list[LabelCount]:
+    """Count predictions and labels of every window and version within [start, end), windows aligned with the origin.
+
+    With `ingested_since_ms`, only windows that labels stored since then belong to: the cheap question, asked often.
+    """
+    affected = """
+          AND window_start_ms IN
+          (
+              SELECT intDiv(toUnixTimestamp64Milli(ts) - {origin:Int64}, {size:Int64}) * {size:Int64} + {origin:Int64}
+              FROM predictions
+              WHERE model = {model:String}
+                AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')
+                AND ts < fromUnixTimestamp64Milli({end:Int64}, 'UTC')
+                AND record_id IN
+                (
+                    SELECT record_id FROM labels
+                    WHERE model = {model:String}
+                      AND ingested_at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')
+                )
+          )"""
+    rows = ch.query(
+        f"""
+        SELECT p.window_start_ms, p.model_version, count(), countIf(l.stamp > 0), sum(l.stamp)
+        FROM
+        (
+            SELECT record_id, model_version,
+                   intDiv(toUnixTimestamp64Milli(ts) - {{origin:Int64}}, {{size:Int64}}) * {{size:Int64}}
+                       + {{origin:Int64}} AS window_start_ms
+            FROM predictions FINAL
+            WHERE model = {{model:String}}
+              AND ts >= fromUnixTimestamp64Milli({{start:Int64}}, 'UTC')
+              AND ts < fromUnixTimestamp64Milli({{end:Int64}}, 'UTC')
+              {affected if ingested_since_ms is not None else ""}
+        ) AS p
+        LEFT JOIN
+        (
+            SELECT record_id, offset + 1 AS stamp FROM labels FINAL WHERE model = {{model:String}}
+        ) AS l ON l.record_id = p.record_id
+        GROUP BY p.window_start_ms, p.model_version
+        ORDER BY p.window_start_ms, p.model_version
+        """,  # noqa: S608 - the only insertion is a constant of this function
+        {
+            "model": model,
+            "size": size_ms,
+            "origin": origin_ms,
+            "start": start_ms,
+            "end": end_ms,
+            "since": ingested_since_ms or 0,
+        },
+    )
+    return [LabelCount(int(start), version, *(int(each) for each in counts)) for start, version, *counts in rows]
+
+
+def read_last_label_at(ch: ClickHouse, model: str) -> int | None:
+    """Return when (epoch ms, the store's clock) the newest label of a model was stored; None without labels."""
+    ((count, last),) = ch.query(
+        "SELECT count(), toUnixTimestamp64Milli(max(ingested_at)) FROM labels WHERE model = {model:String}",
+        {"model": model},
+    )
+    return int(last) if count else None
+
+
+def read_version_references(ch: ClickHouse, model: str) -> dict[str, str]:
+    """Return the hash of the reference rows of every trained version that has its own."""
+    rows = ch.query(
+        "SELECT version, reference_hash FROM versions FINAL WHERE model = {model:String} AND reference_hash != ''",
+        {"model": model},
+    )
+    return dict(rows)
