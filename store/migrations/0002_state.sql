@@ -62,14 +62,16 @@ CREATE TABLE IF NOT EXISTS seen_ids
     topic_id UUID,
     partition UInt32,
     model LowCardinality(String),
+    model_version LowCardinality(String),
     window_start DateTime64(3, 'UTC'),
+    expires_at DateTime64(3, 'UTC'),
     first_offset UInt64,
     last_offset UInt64,
     hashes Array(UInt64) CODEC(NONE),
     offsets Array(UInt64) CODEC(Delta, ZSTD(1))
 )
 ENGINE = MergeTree
-ORDER BY (job, topic, partition, model, window_start);
+ORDER BY (job, topic, topic_id, partition, model, model_version, window_start);
 
 -- State of an online detector after a window: what the next window's feed begins with.
 CREATE TABLE IF NOT EXISTS detector_states

@@ -57,7 +57,9 @@ def _create_database(connection: ClickHouseConnection) -> None:
     server = ClickHouse(ClickHouseConnection(connection.url, connection.user, connection.password, "default"))
     try:
         if not server.query("SELECT 1 FROM system.databases WHERE name = {name:String}", {"name": connection.database}):
-            server.command("CREATE DATABASE IF NOT EXISTS {name:Identifier} ENGINE = Atomic", {"name": connection.database})
+            server.command(
+                "CREATE DATABASE IF NOT EXISTS {name:Identifier} ENGINE = Atomic", {"name": connection.database}
+            )
     finally:
         server.close()
 

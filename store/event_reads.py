@@ -1,0 +1,221 @@
+"""Reading events: the rows of a window, joined with labels or not, each identity once and in one fixed order.
+
+The order is (sipHash64(record_id), record_id), so that the first n rows are the same sample for everyone; training
+rows come in the order of time. Values go into queries as parameters, never as text.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from store.client import ClickHouse
+from store.maps import number_columns, text_columns
+
+Source = Literal["records", "predictions"]
+Place = tuple[str, str, int]
+
+OTHER = "__other__"
+
+_SAMPLE_ORDER = "sipHash64(record_id), record_id"
+_FEATURES = "features, features_text"
+_OUTPUTS = "model_version, prediction, nullIf(prediction_text, '') AS prediction_text, score, scores, has_features"
+
+
+def read_window(
+    ch: ClickHouse,
+    model: str,
+    start_ms: int,
+    end_ms: int,
+    source: Source,
+    *,
+    model_version: str | None = None,
+    below: Mapping[Place, int] | None = None,
+    limit: int | None = None,
+    segment: str | None = None,
+    segment_values: Sequence[str] = (),
+    horizon_ms: int = 0,
+    with_features: bool = True,
+) -> pa.Table:
+    """Rows with start ≤ ts < end in sample order, the first `limit` of them.
+
+    Columns: record_id, ts, `f:NAME` (float64, NaN where missing), `t:NAME` (string, null where missing); predictions
+    also model_version, prediction, prediction_text, score, `s:CLASS`, has_features. Without `model_version`,
+    predictions are taken once per record_id, and only those that carry features.
+    `below`: (topic, topic_id, partition) → offset; only rows before it, and none of a partition that is not named.
+    `segment`: "country=DE", or "country=__other__" with the known `segment_values`.
+    `horizon_ms`: how far around the window to look for an earlier event of the same identity with another ts.
+    """
+    query, parameters = _window_query(
+        model, start_ms, end_ms, source, model_version, below, segment, segment_values, horizon_ms
+    )
+    columns = [
+        "record_id",
+        "ts",
+        *([_FEATURES] if with_features else []),
+        *([_OUTPUTS] if source == "predictions" else []),
+    ]
+    sql = f"SELECT {', '.join(columns)} FROM ({query}) ORDER BY {_SAMPLE_ORDER} {_limit(limit)}"  # noqa: S608
+    return _flatten(ch.query_arrow(sql, parameters))
+
+
+def read_labelled(
+    ch: ClickHouse,
+    model: str,
+    model_version: str,
+    start_ms: int,
+    end_ms: int,
+    *,
+    below: Mapping[Place, int] | None = None,
+    limit: int | None = None,
+    segment: str | None = None,
+    segment_values: Sequence[str] = (),
+    horizon_ms: int = 0,
+    with_features: bool = False,
+) -> pa.Table:
+    """The predictions of a version in a window, as `read_window` gives them, with the label that counts today.
+
+    Adds label (float64, null where none or a text), label_text (string, null likewise) and has_label.
+    """
+    query, parameters = _window_query(
+        model, start_ms, end_ms, "predictions", model_version, below, segment, segment_values, horizon_ms
+    )
+    columns = f"record_id, ts, {_OUTPUTS}{', ' + _FEATURES if with_features else ''}"
+    sql = f"""
+        SELECT p.*, l.label AS label, nullIf(l.label_text, '') AS label_text, isNotNull(l.record_id) AS has_label
+        FROM (SELECT {columns} FROM ({query}) ORDER BY {_SAMPLE_ORDER} {_limit(limit)}) AS p
+        LEFT JOIN ({_labels_of("predictions")}) AS l ON l.record_id = p.record_id
+        ORDER BY sipHash64(p.record_id), p.record_id
+        SETTINGS join_use_nulls = 1
+    """  # noqa: S608
+    return _flatten(ch.query_arrow(sql, parameters))
+
+
+def read_training_rows(ch: ClickHouse, model: str, start_ms: int, end_ms: int) -> pa.Table:
+    """Features with their labels, start ≤ ts < end, ordered by (ts, record_id); rows without a label are left out.
+
+    Features come from `records` if the model has any in the interval, else from predictions, once per record_id.
+    Columns: record_id, ts, `f:NAME`, `t:NAME`, label, label_text.
+    """
+    source = input_source(ch, model, start_ms, end_ms)
+    query, parameters = _window_query(model, start_ms, end_ms, source, None, None, None, (), 0)
+    sql = f"""
+        SELECT r.record_id AS record_id, r.ts AS ts, {_FEATURES}, l.label AS label, nullIf(l.label_text, '') AS label_text
+        FROM ({query}) AS r
+        INNER JOIN ({_labels_of(source)}) AS l ON l.record_id = r.record_id
+        ORDER BY ts, record_id
+    """  # noqa: S608
+    return _flatten(ch.query_arrow(sql, parameters))
+
+
+def input_source(ch: ClickHouse, model: str, start_ms: int, end_ms: int) -> Source:
+    """Where the inputs of an interval come from: `records` if the model has any there, else `predictions`."""
+    found = ch.query(
+        f"SELECT 1 FROM records WHERE {_INTERVAL} LIMIT 1 SETTINGS final = 0",  # noqa: S608
+        _interval(model, start_ms, end_ms),
+    )
+    return "records" if found else "predictions"
+
+
+_INTERVAL = """model = {model:String}
+    AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC') AND ts < fromUnixTimestamp64Milli({end:Int64}, 'UTC')"""
+_AROUND = """model = {model:String}
+    AND ts >= fromUnixTimestamp64Milli({start:Int64} - {horizon:Int64}, 'UTC')
+    AND ts < fromUnixTimestamp64Milli({end:Int64} + {horizon:Int64}, 'UTC')"""
+_VERSION = " AND model_version = {version:String}"
+# A partition that is not named reads 0 in the map: none of its rows is below that.
+_BELOW = " AND offset < {below:Map(String, UInt64)}[concat(toString(topic_id), '/', toString(partition))]"
+# As `EventColumns.segment_values` has it: what was sent as segment, else the feature of that name.
+_SEGMENT_VALUE = """multiIf(mapContains(segment, {segment_key:String}), segment[{segment_key:String}],
+    mapContains(features_text, {segment_key:String}), features_text[{segment_key:String}],
+    ifNull(toString(features[{segment_key:String}]), ''))"""
+
+
+def _interval(model: str, start_ms: int, end_ms: int) -> dict[str, Any]:
+    return {"model": model, "start": start_ms, "end": end_ms}
+
+
+def _window_query(
+    model: str,
+    start_ms: int,
+    end_ms: int,
+    source: Source,
+    model_version: str | None,
+    below: Mapping[Place, int] | None,
+    segment: str | None,
+    segment_values: Sequence[str],
+    horizon_ms: int,
+) -> tuple[str, dict[str, Any]]:
+    """The window's rows, each identity once, and the parameters of that query."""
+    parameters = _interval(model, start_ms, end_ms) | {"horizon": horizon_ms}
+    rows = ""
+    if source == "predictions" and model_version is None:
+        rows += " AND has_features"
+    elif source == "predictions":
+        rows += _VERSION
+        parameters["version"] = model_version
+    if below is not None:
+        rows += _BELOW
+        parameters["below"] = {f"{topic_id}/{partition}": offset for (_, topic_id, partition), offset in below.items()}
+    where = _INTERVAL + rows
+    if horizon_ms > 0:
+        where += f" AND (record_id, precedence) NOT IN ({_repeated(source, rows)})"
+    if segment is not None:
+        where += _segment_condition(segment, segment_values, parameters)
+    query = f"SELECT * FROM {source} FINAL WHERE {where}"  # noqa: S608
+    if source == "predictions" and model_version is None:
+        # Several versions may have scored a record: its features count once, from the first in the log.
+        query += " ORDER BY precedence DESC LIMIT 1 BY record_id"
+    return query, parameters
+
+
+def _repeated(source: Source, rows: str) -> str:
+    """Rows of the window whose identity stands earlier in the log, at another hour around the window."""
+    return f"""
+        SELECT here.record_id, here.precedence
+        FROM (SELECT record_id, precedence FROM {source} FINAL WHERE {_INTERVAL}{rows}) AS here
+        INNER JOIN
+        (
+            SELECT record_id, max(precedence) AS first FROM {source}
+            WHERE {_AROUND}{rows} AND record_id IN (SELECT record_id FROM {source} WHERE {_INTERVAL}{rows})
+            GROUP BY record_id
+        ) AS anywhere ON anywhere.record_id = here.record_id
+        WHERE anywhere.first > here.precedence
+    """  # noqa: S608
+
+
+def _labels_of(source: Source) -> str:
+    return f"""
+        SELECT record_id, label, label_text FROM labels FINAL
+        WHERE model = {{model:String}} AND record_id IN (SELECT record_id FROM {source} WHERE {_INTERVAL})
+    """  # noqa: S608
+
+
+def _segment_condition(segment: str, known: Sequence[str], parameters: dict[str, Any]) -> str:
+    key, _, value = segment.partition("=")
+    parameters["segment_key"] = key
+    if value == OTHER:
+        parameters["segment_known"] = ["", *known]
+        return f" AND {_SEGMENT_VALUE} NOT IN {{segment_known:Array(String)}}"
+    parameters["segment_value"] = value
+    return f" AND {_SEGMENT_VALUE} = {{segment_value:String}}"
+
+
+def _limit(limit: int | None) -> str:
+    return "" if limit is None else f"LIMIT {int(limit)}"
+
+
+def _flatten(table: pa.Table) -> pa.Table:
+    """Give each map's keys columns of their own: `f:` numbers, `t:` texts, `s:` scores."""
+    columns: dict[str, Any] = {}
+    for name in table.column_names:
+        column = table.column(name)
+        if name == "features":
+            columns.update({f"f:{key}": values for key, values in number_columns(column).items()})
+        elif name == "features_text":
+            columns.update({f"t:{key}": values for key, values in text_columns(column).items()})
+        elif name == "scores":
+            columns.update({f"s:{key}": values for key, values in number_columns(column).items()})
+        else:
+            columns[name] = column
+    return pa.table(columns)

@@ -1,0 +1,119 @@
+"""Reading a whole topic up to its present end, without a consumer group."""
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from schemas.connections import KafkaConnection
+from schemas.errors import Retryable
+
+_CHUNK = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class LogMessage:
+    """One message of the log with its place; `timestamp_ms` is Kafka's."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+class TopicReader:
+    """Reads a topic from its beginning; each call of `read_to_end` goes on where the last one ended."""
+
+    def __init__(self, kafka: KafkaConnection, topic: str) -> None:
+        self.topic = topic
+        self._lock = threading.Lock()
+        self._next: dict[int, int] = {}
+        self._consumer = Consumer(
+            kafka.librdkafka(
+                group_id="driftloop-reader",
+                enable_auto_commit=False,
+                enable_partition_eof=True,
+                isolation_level="read_committed",
+                fetch_queue_backoff_ms=5,
+                fetch_wait_max_ms=50,
+                log_level=3,
+            )
+        )
+
+    def read_to_end(self, timeout_s: float = 10.0) -> list[LogMessage]:
+        """New messages of all partitions up to their ends as of now, each partition in order.
+
+        Raises `Retryable` when the topic is not there or its end is not reached in time; nothing is then lost, the
+        next call brings it.
+        """
+        with self._lock:
+            deadline_s = time.monotonic() + timeout_s
+            try:
+                self._assign(timeout_s)
+                ends = {p: self._end_of(p, timeout_s) for p in self._next}
+                return self._read(ends, deadline_s)
+            except KafkaException as error:
+                raise Retryable(f"cannot read topic {self.topic}: {error}") from error
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close()
+
+    def _assign(self, timeout_s: float) -> None:
+        if self._next:
+            return
+        topic = self._consumer.list_topics(self.topic, timeout=timeout_s).topics.get(self.topic)
+        if topic is None or topic.error is not None or not topic.partitions:
+            raise Retryable(f"topic {self.topic} does not exist (yet); `driftloop topics apply` makes it")
+        self._next = dict.fromkeys(topic.partitions, 0)
+        self._consumer.assign([TopicPartition(self.topic, p, OFFSET_BEGINNING) for p in topic.partitions])
+
+    def _end_of(self, partition: int, timeout_s: float) -> int:
+        low, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=timeout_s)
+        if high < self._next[partition]:
+            # The topic was deleted and made again.
+            self._consumer.seek(TopicPartition(self.topic, partition, OFFSET_BEGINNING))
+            self._next[partition] = 0
+        self._next[partition] = max(self._next[partition], low)
+        return int(high)
+
+    def _read(self, ends: dict[int, int], deadline_s: float) -> list[LogMessage]:
+        before = dict(self._next)
+        read: list[LogMessage] = []
+        while any(self._next[p] < end for p, end in ends.items()):
+            if time.monotonic() > deadline_s:
+                self._rewind(before)
+                raise Retryable(f"the end of topic {self.topic} was not reached in time")
+            for message in self._consumer.consume(_CHUNK, timeout=0.05):
+                error = message.error()
+                if error is None:
+                    read.append(_log_message(message))
+                    self._next[message.partition()] = message.offset() + 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    # Behind the last message there may be control records, or compacted ones.
+                    self._next[message.partition()] = max(self._next[message.partition()], message.offset())
+                elif not error.retriable():
+                    self._rewind(before)
+                    raise KafkaException(error)
+        return read
+
+    def _rewind(self, to: dict[int, int]) -> None:
+        self._next = to
+        self._consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in to.items()])
+
+
+def _log_message(message: Any) -> LogMessage:
+    return LogMessage(
+        topic=message.topic(),
+        partition=message.partition(),
+        offset=message.offset(),
+        timestamp_ms=message.timestamp()[1],
+        key=message.key(),
+        value=message.value(),
+        headers=[(name, value or b"") for name, value in message.headers() or ()],
+    )

@@ -1,0 +1,31 @@
+"""The table `specs`: a copy of what `apply` published, for SQL."""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+from schemas.catalogue import PublishedSpec
+from store.client import ClickHouse
+
+
+def insert_spec(ch: ClickHouse, published: PublishedSpec, removed: bool = False, at_ms: int | None = None) -> None:
+    """Record a published version, or (`removed`, as of `at_ms`) that it was taken back. Safe to replay."""
+    ch.insert_rows(
+        "specs",
+        [
+            {
+                "model": published.model,
+                "spec_version": published.spec_version,
+                "effective_from": _instant(published.effective_from),
+                "published_at": _instant(published.published_at if at_ms is None else at_ms),
+                "reference_hash": published.reference_hash,
+                "reference_rows": published.reference_rows,
+                "spec": msgspec.json.encode(published.spec).decode(),
+                "removed": removed,
+            }
+        ],
+    )
+
+
+def _instant(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
