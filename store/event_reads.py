@@ -100,7 +100,8 @@ def read_training_rows(ch: ClickHouse, model: str, start_ms: int, end_ms: int) -
     source = input_source(ch, model, start_ms, end_ms)
     query, parameters = _window_query(model, start_ms, end_ms, source, None, None, None, (), 0)
     sql = f"""
-        SELECT r.record_id AS record_id, r.ts AS ts, {_FEATURES}, l.label AS label, nullIf(l.label_text, '') AS label_text
+        SELECT r.record_id AS record_id, r.ts AS ts, {_FEATURES},
+            l.label AS label, nullIf(l.label_text, '') AS label_text
         FROM ({query}) AS r
         INNER JOIN ({_labels_of(source)}) AS l ON l.record_id = r.record_id
         ORDER BY ts, record_id

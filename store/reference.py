@@ -1,5 +1,7 @@
 """References, frozen as rows under their hash: what windows are compared with."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -90,11 +92,11 @@ def _instants(frame: pd.DataFrame, num_rows: int) -> pa.Array:
     return pa.array(instants.to_numpy(np.int64), pa.timestamp("ms", "UTC"))
 
 
-def _is_number(column: "pd.Series[object]") -> bool:
+def _is_number(column: "pd.Series[Any]") -> bool:
     return bool(pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column))
 
 
-def _texts(column: "pd.Series[object]") -> list[str | None]:
+def _texts(column: "pd.Series[Any]") -> list[str | None]:
     return [None if missing else str(value) for value, missing in zip(column.tolist(), column.isna(), strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""The log as its readers outside Faust see it: a producer, reading to the end, specs, roles, and the topics themselves."""
+"""The log as readers outside Faust see it: a producer, reading to the end, specs, roles, and the topics themselves."""
 
 from store.log.followers import RoleFollower, SpecFollower, publish_roles
 from store.log.producer import Producer

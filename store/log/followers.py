@@ -1,4 +1,4 @@
-"""Following the two topics that everyone needs to know: `specs` (what is monitored) and `models` (who has which role)."""
+"""Following the topics that everyone needs to know: `specs` (what is monitored) and `models` (who has which role)."""
 
 import logging
 
