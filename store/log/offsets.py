@@ -1,0 +1,62 @@
+"""Where partitions end, and how far consumer groups are."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from schemas.connections import KafkaConnection
+from schemas.errors import Retryable
+from store.log.topics import describe_topics
+
+_TIMEOUT_S = 10.0
+
+
+def wait_for_log(kafka: KafkaConnection, timeout_s: float) -> None:
+    """Return once a broker answers; raises `Retryable` when none has within `timeout_s`."""
+    deadline_s = time.monotonic() + timeout_s
+    for attempt in itertools.count():
+        admin = AdminClient(kafka.librdkafka(log_level=0))
+        try:
+            admin.list_topics(timeout=2.0)
+            return
+        except KafkaException as error:
+            if time.monotonic() >= deadline_s:
+                raise Retryable(f"Kafka at {kafka.bootstrap_servers} does not answer: {error.args[0].str()}") from error
+            time.sleep(min(0.05 * 2**attempt, 0.5))
+
+
+def read_end_offsets(kafka: KafkaConnection, topics: Iterable[str]) -> dict[tuple[str, str, int], int]:
+    """{(topic, topic_id, partition): end offset} of the topics that exist."""
+    described = describe_topics(kafka, topics)
+    consumer = Consumer(kafka.librdkafka(group_id="driftloop-offsets", enable_auto_commit=False, log_level=0))
+    try:
+        return {
+            (topic, topic_id, partition): consumer.get_watermark_offsets(
+                TopicPartition(topic, partition), timeout=_TIMEOUT_S
+            )[1]
+            for topic, (topic_id, num_partitions) in described.items()
+            for partition in range(num_partitions)
+        }
+    except KafkaException as error:
+        raise Retryable(f"cannot read the ends of {', '.join(described)}: {error}") from error
+    finally:
+        consumer.close()
+
+
+def read_group_lag(kafka: KafkaConnection, group: str, topic: str) -> int:
+    """How many messages of a topic a consumer group has not yet committed; a group without offsets lags by all."""
+    ends = {partition: end for (_, _, partition), end in read_end_offsets(kafka, [topic]).items()}
+    wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, partition) for partition in ends])
+    committed: dict[int, int] = {}
+    with suppress(KafkaException):
+        admin = AdminClient(kafka.librdkafka(log_level=0))
+        for future in admin.list_consumer_group_offsets([wanted]).values():
+            for place in future.result(_TIMEOUT_S).topic_partitions:
+                committed[place.partition] = max(0, place.offset)
+    return sum(max(0, end - committed.get(partition, 0)) for partition, end in ends.items())
