@@ -89,11 +89,6 @@ class ClickHouse:
         names, rows = self.query_named(sql, parameters)
         return [dict(zip(names, row, strict=True)) for row in rows]
 
-    def query_dicts(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Rows of a query as mappings from column to value."""
-        result = self._call(lambda client: client.query(sql, parameters=_plain(parameters)))
-        return [dict(zip(result.column_names, row, strict=True)) for row in result.result_rows]
-
     def query_arrow(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
         """Result of a query as an Arrow table; texts are Arrow strings."""
         return self._call(lambda client: client.query_arrow(sql, parameters=_plain(parameters), use_strings=True))

@@ -54,6 +54,8 @@ CREATE TABLE IF NOT EXISTS jobs
     version String,
     metrics Map(String, Float64),
     device LowCardinality(String),
+    manual Bool,
+    request String CODEC(ZSTD(1)),
     requested_at DateTime64(3, 'UTC'),
     started_at Nullable(DateTime64(3, 'UTC')),
     finished_at Nullable(DateTime64(3, 'UTC')),
