@@ -25,8 +25,10 @@ _EPSILON = float(np.finfo(np.float64).eps)
 # a network put out is moved.
 _SCORE_MARGIN = 1e-7
 
-# Weight of the pull of slope and intercept towards "no recalibration", in squared units: 1e-3 of a
-# row. It moves nothing with data, and keeps the fit finite where scores separate the classes.
+# Weights of logit, score and 1 that leave a score as it is, and the pull towards them, in squared
+# units: a thousandth of a row. It moves nothing where there are data, and keeps the fit finite
+# where scores separate the classes.
+_UNCHANGED = np.array([1.0, 0.0, 0.0])
 _RIDGE = 1e-3
 _NEWTON_STEPS_MAX = 100
 
@@ -98,24 +100,28 @@ def compare_paired(
 def recalibrate_two_fold(labels: NDArray[Any], scores: NDArray[Any]) -> Floats:
     """Return the scores of a binary model recalibrated on these n rows, each row by a fit that never saw it.
 
-    Rows of even position are recalibrated by the logistic fit on the odd ones and the reverse, so
+    Rows of even position are recalibrated by a logistic fit on the odd ones and the reverse, so
     that an old model's log loss suffers from its ranking, not from a shift of the base rate that
-    any newly trained model is spared. A missing score stays NaN and a missing label is not fitted;
-    a half without both classes recalibrates nothing.
+    any newly trained model is spared. The fit sees the logit and the score itself: the logit alone
+    is Platt's method, and right for sigmoid-like distortions, but makes scores that are rounded to 0
+    and 1 look worse than they are, and so any challenger look better.
 
-    Source: Platt, "Probabilistic Outputs for Support Vector Machines", 1999, on logits.
+    A missing score stays NaN and a missing label is not fitted; a half without both classes
+    recalibrates nothing.
+
+    Source: after Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
     """
     truth = np.asarray(labels, dtype=np.float64)
     score = np.asarray(scores, dtype=np.float64)
     bounded = np.clip(score, _SCORE_MARGIN, 1.0 - _SCORE_MARGIN)
-    logits = np.log(bounded) - np.log1p(-bounded)
+    design = np.stack([np.log(bounded) - np.log1p(-bounded), score, np.ones_like(score)], axis=1)
     recalibrated = score.copy()
     for judged, fitted in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
-        known = ~(np.isnan(truth[fitted]) | np.isnan(logits[fitted]))
-        fit_labels, fit_logits = truth[fitted][known], logits[fitted][known]
+        known = ~(np.isnan(truth[fitted]) | np.isnan(score[fitted]))
+        fit_labels = truth[fitted][known]
         if np.any(fit_labels == 0) and np.any(fit_labels == 1):
-            slope, intercept = _fit_logistic(fit_labels, fit_logits)
-            recalibrated[judged] = _squash(slope * logits[judged] + intercept)
+            theta = _fit_logistic(fit_labels, design[fitted][known], start=_UNCHANGED)
+            recalibrated[judged] = _squash(design[judged] @ theta)
     return recalibrated
 
 
@@ -190,10 +196,8 @@ def _compute_losses(
     return losses
 
 
-def _fit_logistic(labels: Floats, logits: Floats) -> tuple[float, float]:
-    """Fit P(1) = 1 / (1 + exp(−(slope·logit + intercept))) by Newton's method with halved steps."""
-    design = np.stack([logits, np.ones_like(logits)], axis=1)
-    start = np.array([1.0, 0.0])
+def _fit_logistic(labels: Floats, design: Floats, start: Floats) -> Floats:
+    """Return the weights θ of P(1) = 1 / (1 + exp(−design·θ)), by Newton's method with halved steps."""
     theta = start.copy()
 
     def loss(at: Floats) -> float:
@@ -203,7 +207,7 @@ def _fit_logistic(labels: Floats, logits: Floats) -> tuple[float, float]:
     for _ in range(_NEWTON_STEPS_MAX):
         probability = _squash(design @ theta)
         gradient = design.T @ (probability - labels) + _RIDGE * (theta - start)
-        curvature = (design.T * (probability * (1.0 - probability))) @ design + _RIDGE * np.eye(2)
+        curvature = (design.T * (probability * (1.0 - probability))) @ design + _RIDGE * np.eye(len(theta))
         step = np.linalg.solve(curvature, gradient)
         length, before = 1.0, loss(theta)
         while loss(theta - length * step) > before and length > 1e-6:
@@ -211,7 +215,7 @@ def _fit_logistic(labels: Floats, logits: Floats) -> tuple[float, float]:
         theta = theta - length * step
         if float(np.abs(step).max()) < 1e-10:
             break
-    return float(theta[0]), float(theta[1])
+    return theta
 
 
 def _squash(values: Floats) -> Floats:
