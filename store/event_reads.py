@@ -125,7 +125,8 @@ _AROUND = """model = {model:String}
     AND ts < fromUnixTimestamp64Milli({end:Int64} + {horizon:Int64}, 'UTC')"""
 _VERSION = " AND model_version = {version:String}"
 # A partition that is not named reads 0 in the map: none of its rows is below that.
-_BELOW = " AND offset < {below:Map(String, UInt64)}[concat(toString(topic_id), '/', toString(partition))]"
+_BELOW = """ AND offset < mapFromArrays({below_places:Array(String)}, {below_offsets:Array(UInt64)})[
+    concat(toString(topic_id), '/', toString(partition))]"""
 # As `EventColumns.segment_values` has it: what was sent as segment, else the feature of that name.
 _SEGMENT_VALUE = """multiIf(mapContains(segment, {segment_key:String}), segment[{segment_key:String}],
     mapContains(features_text, {segment_key:String}), features_text[{segment_key:String}],
@@ -157,7 +158,8 @@ def _window_query(
         parameters["version"] = model_version
     if below is not None:
         rows += _BELOW
-        parameters["below"] = {f"{topic_id}/{partition}": offset for (_, topic_id, partition), offset in below.items()}
+        parameters["below_places"] = [f"{topic_id}/{partition}" for _, topic_id, partition in below]
+        parameters["below_offsets"] = list(below.values())
     where = _INTERVAL + rows
     if horizon_ms > 0:
         where += f" AND (record_id, precedence) NOT IN ({_repeated(source, rows)})"
