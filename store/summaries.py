@@ -266,7 +266,7 @@ def _read_summaries(ch: ClickHouse, where: str, parameters: dict[str, Any]) -> l
         """,  # noqa: S608 - only our own constants
         parameters | {"format": FORMAT},
     )
-    return [SummaryRow(Place(*row[:3]), *row[3:13], base64.b64decode(row[13])) for row in rows]
+    return [SummaryRow(Place(*row[:3]), *row[3:-1], state=base64.b64decode(row[-1])) for row in rows]  # type: ignore[misc]
 
 
 def _read_ids(ch: ClickHouse, job: str, place: Place, below: int) -> list[IdBlock]:
