@@ -70,3 +70,20 @@ def _refuse_newer(applied: set[str], known: set[str]) -> None:
         raise DriftloopError(
             f"the database was migrated by a newer release (it has {', '.join(unknown)}); start that release instead"
         )
+
+
+def list_pending(ch: ClickHouse) -> list[str]:
+    """Names of the migrations that have not run; all of them where the database is missing."""
+    known = [migration.name for migration in load_migrations()]
+    server = ClickHouse(
+        ClickHouseConnection(ch.connection.url, ch.connection.user, ch.connection.password, "default")
+    )
+    try:
+        there = server.query(
+            "SELECT 1 FROM system.tables WHERE database = {database:String} AND name = 'migrations'",
+            {"database": ch.connection.database},
+        )
+    finally:
+        server.close()
+    applied = {str(name) for (name,) in ch.query("SELECT name FROM migrations")} if there else set()
+    return [name for name in known if name not in applied]

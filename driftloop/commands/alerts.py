@@ -1,0 +1,46 @@
+"""`driftloop alerts`"""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from driftloop.cli import Context
+from driftloop.connecting import open_store
+from driftloop.printing import encode_json, format_value, print_rows
+from store.overview import read_alert_changes, read_open_alerts
+
+OPEN_COLUMNS = ("opened_at", "model", "severity", "state", "rule", "segment", "feature", "value", "threshold", "harm",
+                "reason")  # fmt: skip
+CHANGE_COLUMNS = ("at", "model", "severity", "state", "rule", "segment", "window_start", "reason")
+FOLLOW_POLL_S = 1.0
+
+
+@click.command(short_help="List open alerts, or follow them.")
+@click.option("--model", default="", help="Of one model only.")
+@click.option("--all", "everything", is_flag=True, help="Every state change, resolved ones too.")
+@click.option("--follow", is_flag=True, help="Print state changes as they come, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; with --follow one object a line.")
+@click.pass_obj
+def alerts(context: Context, model: str, everything: bool, follow: bool, as_json: bool) -> None:
+    """Open alerts, the most severe first. Drift without harm has severity info.
+
+    \b
+    Example:  driftloop alerts
+              driftloop alerts --follow --model fraud
+    """
+    with open_store(context.settings.runtime) as store:
+        if not follow:
+            rows = read_alert_changes(store, model) if everything else read_open_alerts(store, model)
+            columns = CHANGE_COLUMNS if everything else OPEN_COLUMNS
+            print_rows(columns, [[row[name] for name in columns] for row in rows], as_json)
+            return
+        told: set[str] = set()
+        while True:
+            for row in read_alert_changes(store, model):
+                if row["transition_id"] not in told:
+                    told.add(row["transition_id"])
+                    text = encode_json([row]) if as_json else "  ".join(format_value(row[c]) for c in CHANGE_COLUMNS)
+                    click.echo(" ".join(text.split()) if as_json else text)
+            time.sleep(FOLLOW_POLL_S)

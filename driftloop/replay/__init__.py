@@ -1,0 +1,1 @@
+"""Any CSV or Parquet file as a stream of events."""

@@ -1,0 +1,127 @@
+"""Waiting until everything sent so far is stored, counted, measured, judged, scored, and no job runs.
+
+Only reads facts: what it waits for is true whoever brought it about, and however often it is asked.
+"""
+
+from __future__ import annotations
+
+import time
+
+from schemas.connections import Runtime
+from schemas.errors import DriftloopError, Retryable
+from schemas.identity import request_id
+from schemas.spec import PublishedSpec
+from schemas.topics import INBOUND
+from store.alerts import read_fired_alerts
+from store.client import ClickHouse
+from store.log.followers import RoleFollower, SpecFollower
+from store.log.offsets import read_end_offsets
+from store.markers import read_sink_markers
+from store.overview import count_scored, read_jobs
+from store.summaries import read_markers
+from streams.logic.policy import Fired, decide_retraining
+from streams.work import find_model_work
+
+POLL_S = 0.05
+JOB = "monitor"
+EXTERNAL = "external"
+
+
+class Settling:
+    """Waits for one model. One per replay; holds connections until `close`."""
+
+    def __init__(self, runtime: Runtime, model: str) -> None:
+        self.runtime = runtime
+        self.model = model
+        self.store = ClickHouse(runtime.clickhouse)
+        self.specs = SpecFollower(runtime.kafka, runtime.topics)
+        self.roles = RoleFollower(runtime.kafka, runtime.topics)
+
+    def close(self) -> None:
+        self.specs.close()
+        self.roles.close()
+        self.store.close()
+
+    def wait(self, end_ms: int, timeout_s: float) -> None:
+        """Return when nothing is left to do for time before `end_ms`; DriftloopError naming what is missing.
+
+        ClickHouse or Kafka may go away and come back meanwhile.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        missing = "an answer"
+        while time.monotonic() < deadline_s:
+            try:
+                missing = self.find_missing(end_ms)
+            except Retryable as error:
+                missing = str(error)
+                time.sleep(0.5)
+            if not missing:
+                return
+            time.sleep(POLL_S)
+        raise DriftloopError(
+            f"{self.model}: waited {timeout_s:.0f} s for {missing}. See the logs of the roles, and `driftloop status`"
+        )
+
+    def find_missing(self, end_ms: int) -> str:
+        """What is still missing, in words; empty when all is done. Cheap questions first."""
+        self.specs.refresh()
+        history = self.specs.catalogue.get(self.model)
+        if history is None:
+            return f"the spec of {self.model}"
+        published = history.latest
+        return (
+            self.find_unread()
+            or self.find_unscored(end_ms, published)
+            or self.find_unmeasured(end_ms, published)
+            or self.find_unfinished(published)
+        )
+
+    def find_unread(self) -> str:
+        topics = [self.runtime.topics(name) for name in INBOUND]
+        ends = read_end_offsets(self.runtime.kafka, topics)
+        stored = read_sink_markers(self.store, topics)
+        counted = {
+            (marker.place.topic, marker.place.topic_id, marker.place.partition): marker.next_offset
+            for marker in read_markers(self.store, JOB, topics)
+        }
+        for place, end in ends.items():
+            for role, known in (("sink", stored), ("monitor", counted)):
+                if known.get(place, 0) < end:
+                    return f"the {role} to read {place[0]}-{place[2]} from {known.get(place, 0)} to {end}"
+        return ""
+
+    def find_unscored(self, end_ms: int, published: PublishedSpec) -> str:
+        """The window that ends at `end_ms` must be scored by every trained version that has a role in it."""
+        self.roles.refresh()
+        start_ms = end_ms - published.window_size_ms
+        role_map = self.roles.at(self.model, start_ms)
+        for role, version in role_map.roles.items() if role_map else ():
+            if version == EXTERNAL or role not in ("champion", "shadow", "challenger"):
+                continue
+            num_records, num_scored = count_scored(self.store, self.model, start_ms, end_ms, version)
+            if num_scored < num_records:
+                return f"version {version} to score {num_records - num_scored} of {num_records} records"
+        return ""
+
+    def find_unmeasured(self, end_ms: int, published: PublishedSpec) -> str:
+        return find_model_work(self.store, self.runtime, published, end_ms)
+
+    def find_unfinished(self, published: PublishedSpec) -> str:
+        """A retraining that was asked for and is not yet decided; waiting for labels is no work."""
+        jobs = {job["job_id"]: job for job in read_jobs(self.store, self.model)}
+        for job in jobs.values():
+            if job["state"] == "running":
+                return f"the retraining {job['job_id']}"
+        retrain = published.spec.retrain
+        if retrain is None:
+            return ""
+        fired = [
+            Fired(alert.rule, alert.segment, alert.alert_id, alert.first_window_start, alert.fired_window_end)
+            for alert in read_fired_alerts(self.store, self.model)
+        ]
+        for alert in fired:
+            if decide_retraining(alert, fired, retrain.on, retrain.cooldown_ms).wanted:
+                wanted = request_id(self.model, alert.rule, alert.first_window_start)
+                if wanted not in jobs:
+                    return f"the trainer to take the request {wanted}"
+        return ""
