@@ -1,0 +1,68 @@
+"""What a decoder gives: blocks of rows, each with its place, that hand out their fields as columns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.problems import Problem, Problems
+from schemas.values import Values
+
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Mapping:
+    """A field that is a map, taken apart: `columns` by key, `present` bool[n], `problems` where it is no map."""
+
+    columns: dict[str, Values]
+    present: npt.NDArray[np.bool_]
+    problems: Problems
+
+
+class Block(Protocol):
+    """Consecutive rows in one encoding; `message` int64[n] is the index of each row's message in the batch."""
+
+    message: Positions
+    row: npt.NDArray[np.int32]
+
+    def column(self, name: str) -> Values:
+        """Give a field's values, null where a row lacks it."""
+        ...
+
+    def mapping(self, name: str) -> Mapping:
+        """Give a field that is a map as columns, its keys sorted."""
+        ...
+
+    def unknown_fields(self, known: frozenset[str]) -> list[dict[str, object] | None] | None:
+        """Give each row's fields that are not `known`; None if no row has any."""
+        ...
+
+    def raw(self, position: int) -> bytes:
+        """Give the bytes of one row, as JSON where its message holds several."""
+        ...
+
+    def take(self, positions: Positions) -> Block:
+        """Give the rows at `positions`."""
+        ...
+
+
+@dataclass(slots=True)
+class Refusal:
+    """A message, or a row of one, that is no event at all; `row` 0 for a whole message."""
+
+    message: int
+    row: int
+    problem: Problem
+    raw: bytes
+
+
+@dataclass(slots=True)
+class Decoded:
+    """The rows of a batch in blocks, in log order, and what could not be read."""
+
+    blocks: list[Block] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)

@@ -1,0 +1,172 @@
+"""JSON: an event a message, or an array of events."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from schemas.codecs.blocks import Block, Mapping, Positions, Refusal
+from schemas.problems import Problem, not_finite, wrong_type
+from schemas.values import Values
+
+_DECODER = msgspec.json.Decoder()
+# What is no JSON after all: DecodeError and a wrong UTF-8 sequence are ValueErrors, deep nesting is the other.
+_UNREADABLE = (ValueError, RecursionError)
+_EVENT = "an event is a JSON object"
+
+
+class JsonBlock:
+    """Rows as dictionaries. `sent` has the bytes of each row that is a whole message, None for rows of arrays."""
+
+    def __init__(
+        self,
+        rows: list[dict[str, Any]],
+        sent: list[bytes | None],
+        message: Positions,
+        row: npt.NDArray[np.int32],
+    ) -> None:
+        self.rows = rows
+        self.sent = sent
+        self.message = message
+        self.row = row
+
+    def column(self, name: str) -> Values:
+        return [event.get(name) for event in self.rows]
+
+    def mapping(self, name: str) -> Mapping:
+        maps: list[Any] = [event.get(name) for event in self.rows]
+        problems = {}
+        present = np.ones(len(maps), dtype=np.bool_)
+        if set(map(type, maps)) != {dict}:
+            present = np.array([isinstance(value, dict) for value in maps], dtype=np.bool_)
+            for position in np.flatnonzero(~present).tolist():
+                if maps[position] is not None:
+                    problems[position] = wrong_type(name, maps[position], "an object")
+                maps[position] = {}
+        keys = sorted(set().union(*maps))
+        return Mapping({key: [value.get(key) for value in maps] for key in keys}, present, problems)
+
+    def unknown_fields(self, known: frozenset[str]) -> list[dict[str, object] | None] | None:
+        if known.issuperset(set().union(*self.rows)):
+            return None
+        return [{key: event[key] for key in event.keys() - known} or None for event in self.rows]
+
+    def raw(self, position: int) -> bytes:
+        sent = self.sent[position]
+        return sent if sent is not None else _encode_row(self.rows[position])
+
+    def take(self, positions: Positions) -> Block:
+        index = positions.tolist()
+        return JsonBlock(
+            [self.rows[position] for position in index],
+            [self.sent[position] for position in index],
+            self.message[positions],
+            self.row[positions],
+        )
+
+
+def decode_json(values: list[bytes], messages: list[int]) -> tuple[list[Block], list[Refusal]]:
+    """Decode messages of JSON; `messages` are their indices in the batch. Gives at most one block."""
+    decode = _DECODER.decode
+    refusals: list[Refusal] = []
+    try:
+        decoded = [decode(value) for value in values]
+    except _UNREADABLE:
+        decoded = [_decode_one(value) for value in values]
+    if not decoded:
+        return [], refusals
+    if set(map(type, decoded)) == {dict}:
+        message = np.array(messages, dtype=np.int64)
+        return [JsonBlock(decoded, list(values), message, np.zeros(len(values), dtype=np.int32))], refusals
+    places: list[tuple[int, int]] = []
+    rows: list[dict[str, Any]] = []
+    sent: list[bytes | None] = []
+    for value, message_index, content in zip(values, messages, decoded, strict=True):
+        for row, event in _events_in(content):
+            raw = value if content is event else None
+            if isinstance(event, _Refused):
+                refusals.append(Refusal(message_index, row, event.problem, raw or _encode_row(event.event)))
+            elif isinstance(event, dict):
+                places.append((message_index, row))
+                rows.append(event)
+                sent.append(raw)
+            else:
+                refusals.append(
+                    Refusal(message_index, row, wrong_type("event", event, _EVENT), raw or _encode_row(event))
+                )
+    if not rows:
+        return [], refusals
+    message, row_index = np.array(places, dtype=np.int64).T
+    return [JsonBlock(rows, sent, message, row_index.astype(np.int32))], refusals
+
+
+class _Refused(NamedTuple):
+    """Stands for an event that cannot be read."""
+
+    problem: Problem
+    event: Any
+
+
+def _events_in(content: Any) -> Iterator[tuple[int, Any]]:
+    if isinstance(content, list):
+        yield from enumerate(content)
+    else:
+        yield 0, content
+
+
+def _decode_one(value: bytes) -> Any:
+    """Decode one message, or say what is wrong; of an array with non-finite numbers the finite events are kept."""
+    try:
+        return _DECODER.decode(value)
+    except _UNREADABLE as error:
+        lenient = _decode_lenient(value)
+        if lenient is None:
+            remedy = "Send one JSON object (or an array of them) a message, in UTF-8."
+            return _Refused(Problem("malformed", "", f"The message is no JSON: {str(error)[:200]}. {remedy}"), None)
+    return [_finite_event(event) for event in lenient] if isinstance(lenient, list) else _finite_event(lenient)
+
+
+def _decode_lenient(value: bytes) -> Any:
+    """Read what Python, JavaScript and others write for NaN and infinities; None if it is no JSON even so."""
+    try:
+        return json.loads(value)
+    except _UNREADABLE:
+        return None
+
+
+def _finite_event(event: Any) -> Any:
+    """Give the event as strict JSON has it, or what is wrong with it."""
+    found = _find_not_finite(event)
+    if found is not None:
+        return _Refused(not_finite(*found), event)
+    try:
+        return _DECODER.decode(json.dumps(event))
+    except _UNREADABLE as error:
+        return _Refused(Problem("malformed", "", f"The event is no strict JSON: {str(error)[:200]}."), event)
+
+
+def _find_not_finite(event: Any) -> tuple[str, float] | None:
+    """Give path and value of the first number that is not finite; walks without recursion."""
+    pending: list[tuple[str, Any]] = [("", event)]
+    while pending:
+        path, value = pending.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            return path or "event", value
+        if isinstance(value, dict):
+            pending += [(f"{path}.{key}" if path else key, part) for key, part in reversed(value.items())]
+        elif isinstance(value, list):
+            pending += [(f"{path}[{index}]", part) for index, part in reversed(list(enumerate(value)))]
+    return None
+
+
+def _encode_row(event: Any) -> bytes:
+    try:
+        return json.dumps(event).encode()
+    except _UNREADABLE:
+        return b""
