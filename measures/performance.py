@@ -155,7 +155,7 @@ def _measure_multiclass(
         found |= _measure_class_scores(labels[known], scores[known], classes, wanted)
         if predictions is None:
             predictions = np.full(len(labels), None, dtype=object)
-            predictions[known] = np.asarray(classes, dtype=object)[scores[known].argmax(axis=1)]
+            predictions[known] = np.asarray(list(classes), dtype=object)[scores[known].argmax(axis=1)]
     if predictions is not None:
         known = labelled & ~_find_missing(predictions)
         truth, predicted = labels[known], predictions[known]

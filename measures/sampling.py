@@ -181,7 +181,7 @@ def _compute_losses(
     if task == "multiclass":
         if metric != "accuracy" or classes is None:
             return None
-        predicted = np.asarray(classes, dtype=object)[scores.argmax(axis=1)]
+        predicted = np.asarray(list(classes), dtype=object)[scores.argmax(axis=1)]
         return np.asarray(predicted == labels, dtype=np.float64)
     truth = np.asarray(labels, dtype=np.float64)
     losses: Floats | None = None
