@@ -1,0 +1,50 @@
+"""Which device trains, and with how many threads.
+
+Owns the choice between GPU and CPU. It must not change a device's settings.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from schemas.errors import ConfigurationError
+
+# A network of this size gains nothing beyond two threads, and loses much when others use the cores
+# (two threads on a busy two-core machine: 52 s instead of 8).
+_NUM_THREADS = 1
+
+
+def choose_device(accelerator: str) -> torch.device:
+    """Return the device for `accelerator`: auto (a GPU where there is one), cuda or cpu.
+
+    Raises ConfigurationError for another word, and for cuda where there is none.
+    """
+    if accelerator not in ("auto", "cuda", "cpu"):
+        raise ConfigurationError(
+            f"there is no accelerator {accelerator!r}",
+            key="retrain.resources.accelerator",
+            remedy="choose auto, cuda or cpu",
+        )
+    available = torch.cuda.is_available()
+    if accelerator == "cuda" and not available:
+        raise ConfigurationError(
+            "this machine has no GPU that PyTorch can use",
+            key="retrain.resources.accelerator",
+            remedy="set it to auto or cpu, or run the train role where there is a GPU",
+        )
+    return torch.device("cuda" if available and accelerator != "cpu" else "cpu")
+
+
+def pin_threads() -> int:
+    """Fix the number of CPU threads, so that results repeat and a busy machine does not thrash."""
+    torch.set_num_threads(_NUM_THREADS)
+    return _NUM_THREADS
+
+
+def autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Compute in bfloat16 on a GPU; on a CPU it would only cost precision."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()

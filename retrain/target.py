@@ -1,0 +1,107 @@
+"""What a network is to learn: labels as numbers, its loss, and its outputs as predictions.
+
+Owns the three tasks' heads. It must not know features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+Task = Literal["binary", "multiclass", "regression"]
+Floats = NDArray[np.float64]
+
+
+class UnfitLabelsError(ValueError):
+    """The labelled rows cannot be learnt from; str() says why in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a model says of n rows; only the fields of its task are filled."""
+
+    score: Floats | None = None
+    prediction: Floats | None = None
+    scores: Mapping[str, Floats] | None = None
+    prediction_text: list[str] | None = None
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A task with what its labels taught: the classes of multiclass, mean and scale of regression."""
+
+    task: Task
+    classes: tuple[str, ...] = ()
+    mean: float = 0.0
+    scale: float = 1.0
+
+    @property
+    def num_outputs(self) -> int:
+        """Count the network's outputs: a logit a class for multiclass, else one."""
+        return len(self.classes) if self.task == "multiclass" else 1
+
+    def encode(self, labels: pa.Array) -> NDArray[np.float32] | NDArray[np.int64]:
+        """Turn labels into what the loss reads: 0 and 1, class numbers, or standardised values."""
+        if self.task == "multiclass":
+            code_of = {name: code for code, name in enumerate(self.classes)}
+            return np.array([code_of[label] for label in labels.to_pylist()], dtype=np.int64)
+        values = labels.to_numpy(zero_copy_only=False).astype(np.float64)
+        if self.task == "regression":
+            values = (values - self.mean) / self.scale
+        return values.astype(np.float32)
+
+    def compute_loss(self, outputs: Tensor, truth: Tensor) -> Tensor:
+        """Return the mean loss: log loss, or Huber's for regression, whose models are judged by absolute error."""
+        if self.task == "multiclass":
+            return functional.cross_entropy(outputs, truth)
+        if self.task == "binary":
+            return functional.binary_cross_entropy_with_logits(outputs[:, 0], truth)
+        return functional.huber_loss(outputs[:, 0], truth)
+
+    def decode(self, outputs: Tensor) -> Scored:
+        """Turn outputs (n, num_outputs) into scores and predictions in float64."""
+        values = outputs.detach().to("cpu", torch.float64)
+        if self.task == "binary":
+            score = torch.sigmoid(values[:, 0]).numpy()
+            return Scored(score=score, prediction=(score >= 0.5).astype(np.float64))
+        if self.task == "regression":
+            return Scored(prediction=values[:, 0].numpy() * self.scale + self.mean)
+        shares = torch.softmax(values, dim=1).numpy()
+        best = shares.argmax(axis=1)
+        return Scored(
+            scores={name: shares[:, code] for code, name in enumerate(self.classes)},
+            prediction_text=[self.classes[code] for code in best.tolist()],
+        )
+
+
+def fit_target(task: Task, labels: pa.Array) -> Target:
+    """Learn the target from training labels; raises UnfitLabelsError when they hold nothing to learn.
+
+    Labels are numbers for binary (0 or 1) and regression, strings for multiclass.
+    """
+    if task == "multiclass":
+        classes = tuple(sorted(set(labels.to_pylist())))
+        if len(classes) < 2:
+            raise UnfitLabelsError(f"the training rows have {len(classes)} class only; two are needed")
+        return Target(task, classes=classes)
+    values = labels.to_numpy(zero_copy_only=False).astype(np.float64)
+    distinct = np.unique(values)
+    if task == "binary":
+        if not np.isin(distinct, (0.0, 1.0)).all():
+            raise UnfitLabelsError(f"binary labels must be 0 or 1, and there are others, such as {distinct[-1]:g}")
+        if distinct.size < 2:
+            raise UnfitLabelsError("the training rows have one class only; both are needed")
+        return Target(task)
+    if distinct.size < 2:
+        raise UnfitLabelsError("all training labels are equal; there is nothing to learn")
+    scale = float(values.std())
+    return Target(task, mean=float(values.mean()), scale=scale if math.isfinite(scale) and scale > 0 else 1.0)
