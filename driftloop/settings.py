@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
@@ -112,6 +112,18 @@ def parse_clickhouse_url(url: str) -> ClickHouseConnection:
         password=unquote(parts.password or ""),
         database=parts.path.strip("/") or "driftloop",
     )
+
+
+def format_clickhouse_url(connection: ClickHouseConnection) -> str:
+    """The connection as DRIFTLOOP_CLICKHOUSE_URL has it."""
+    scheme, _, address = connection.url.partition("://")
+    user = f"{quote(connection.user, safe='')}:{quote(connection.password, safe='')}@" if connection.password else ""
+    return f"{scheme}://{user}{address}/{connection.database}"
+
+
+def format_kafka_options(connection: KafkaConnection) -> dict[str, str]:
+    """The connection's options as environment variables."""
+    return {KAFKA_PREFIX + name.upper().replace(".", "_"): value for name, value in connection.options.items()}
 
 
 def parse_partitions(env: Mapping[str, str]) -> int:

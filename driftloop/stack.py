@@ -14,12 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from driftloop.roles import ROLES
-from driftloop.settings import Endpoints, Settings
+from driftloop.settings import Endpoints, Settings, format_clickhouse_url, format_kafka_options
 from driftloop.supervisor import Child, Supervisor
 from schemas.connections import ClickHouseConnection, KafkaConnection, Runtime
 from schemas.errors import ConfigurationError
 from store.client import ClickHouse, wait_for_store
-from store.log import apply_topics, wait_for_log
+from store.log import apply_topics
+from store.log.offsets import wait_for_log
 from store.migrations import migrate
 
 START_TIMEOUT_S = 60.0
@@ -108,13 +109,11 @@ class Stack:
             migrate(store)
         finally:
             store.close()
-        Endpoints(self.runtime.kafka.bootstrap_servers, self.address_for_others(), os.getpid()).write(self.settings.data)
+        # Never with a password in it: the file is as readable as the data folder.
+        endpoints = Endpoints(self.runtime.kafka.bootstrap_servers, self.runtime.clickhouse.url, os.getpid())
+        endpoints.write(self.settings.data)
         for role in self.roles:
             self.add(role, ["-m", "driftloop.roles", role])
-
-    def address_for_others(self) -> str:
-        # Never with a password in it: the file is as readable as the data folder.
-        return self.runtime.clickhouse.url
 
     def check_ports(self) -> None:
         if not self.settings.external_kafka:
@@ -132,8 +131,10 @@ class Stack:
         if name in ROLES:
             environment |= {
                 "DRIFTLOOP_KAFKA_BOOTSTRAP_SERVERS": self.runtime.kafka.bootstrap_servers,
-                "DRIFTLOOP_CLICKHOUSE_URL": os.environ.get("DRIFTLOOP_CLICKHOUSE_URL") or self.runtime.clickhouse.url,
-            }
+                "DRIFTLOOP_CLICKHOUSE_URL": format_clickhouse_url(self.runtime.clickhouse),
+                "DRIFTLOOP_PARTITIONS": str(self.runtime.num_partitions),
+                "DRIFTLOOP_ARTIFACTS": str(Path(self.runtime.artifacts).resolve()),
+            } | format_kafka_options(self.runtime.kafka)
         self.supervisor.add(Child(name, [sys.executable, *arguments], self.logs / f"{name}.log", environment))
 
     def stop(self) -> None:

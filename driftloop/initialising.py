@@ -1,0 +1,107 @@
+"""`driftloop init`: a spec to start from, guessed from a table."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from driftloop.replay.source import require_column
+from schemas.declarations import FeatureSpec
+from schemas.errors import ConfigurationError
+from schemas.inference import infer_features
+from schemas.spec import parse_spec
+
+GUESSES = {
+    "label": ("label", "target", "y", "y_true"),
+    "score": ("score", "y_proba", "y_pred_proba", "predicted_probability", "proba"),
+    "prediction": ("prediction", "y_pred", "predicted"),
+    "id": ("id", "record_id"),
+    "ts": ("ts", "time", "timestamp", "event_time"),
+}
+CLASSES_MAX = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Columns as named on the command line; None is to be guessed."""
+
+    label: str | None = None
+    score: str | None = None
+    prediction: str | None = None
+    id: str | None = None
+    ts: str | None = None
+
+
+def write_spec(
+    frame: pd.DataFrame, data: Path, model: str | None, task: str | None, roles: Roles, output: Path | None, force: bool
+) -> tuple[Path, str]:
+    """Write the spec; gives its path and the task. ConfigurationError when the file is there already."""
+    columns = find_columns(frame, data, roles)
+    name = model or re.sub(r"[^A-Za-z0-9_.-]", "_", data.name.split(".")[0])
+    path = output or data.parent / f"{name}.yaml"
+    if path.exists() and not force:
+        raise ConfigurationError("the file is there already", file=str(path), remedy="Use --force to replace it")
+    task = task or guess_task(frame, columns)
+    features = infer_features(frame[[c for c in frame.columns if c not in columns.values()]], {})
+    text = render(name, task, os.path.relpath(data, path.parent), columns, features)
+    parse_spec(text, str(path))
+    path.write_text(text)
+    return path, task
+
+
+def find_columns(frame: pd.DataFrame, data: Path, roles: Roles) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for role, guesses in GUESSES.items():
+        named = getattr(roles, role)
+        require_column(frame, named, data)
+        column = named or next((guess for guess in guesses if guess in frame.columns), None)
+        if column:
+            found[role] = column
+    return found
+
+
+def guess_task(frame: pd.DataFrame, columns: dict[str, str]) -> str:
+    """binary for a label of 0 and 1, multiclass for few values, else regression."""
+    column = columns.get("label") or columns.get("prediction")
+    if column is None:
+        return "binary" if "score" in columns else "regression"
+    values = frame[column].dropna().unique()
+    if set(values.tolist()) <= {0, 1}:
+        return "binary"
+    is_text = not pd.api.types.is_numeric_dtype(frame[column])
+    whole = not is_text and bool((frame[column].dropna() % 1 == 0).all())
+    return "multiclass" if (is_text or whole) and len(values) <= CLASSES_MAX else "regression"
+
+
+def render(
+    model: str, task: str, reference: str, columns: dict[str, str], features: dict[str, FeatureSpec]
+) -> str:
+    """The spec as YAML, with what people change most in sight."""
+    named = {role: column for role, column in columns.items() if role != column}
+    source: dict[str, object] = {"file": reference}
+    if named:
+        source["columns"] = named
+    if "ts" not in columns:
+        source["interval"] = "1s"
+    lines = {name: {"type": feature.type} for name, feature in features.items()}
+
+    def dump(value: object) -> str:
+        text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
+        return text.strip().removesuffix("...").strip()
+
+    body = [f"model: {dump(model)}", f"task: {task}", f"reference: {dump(source)}", "windows: {size: 1h}", "features:"]
+    body += [f"  {dump(name)}: {dump(feature)}" for name, feature in lines.items()]
+    body += [
+        "# Uncomment what you need; see docs/spec.md.",
+        "# segments: []",
+        "# drift: {method: auto, threshold: calibrated}",
+        "# performance: {limits: 3sd, min_label_coverage: 0.9}",
+        "# alerts: [{when: harm, for: 1, severity: high}, {when: drift, for: 1, severity: info}]",
+        "# retrain: {on: [harm], cooldown: 6h, architecture: mlp}",
+    ]
+    return "\n".join(body) + "\n"
