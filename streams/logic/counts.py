@@ -30,7 +30,7 @@ _CELLS_MAX = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class CodedRows:
-    """Rows ready to be counted: `slots` int64[columns, rows] into the vector of counts, the last one being discarded."""
+    """Rows ready to be counted: `slots` int64[columns, rows] into the vector of counts; its last slot is discarded."""
 
     layout: Layout
     slots: Ints
