@@ -70,11 +70,11 @@ class _Validation:
         self.parts: dict[str, list[EventColumns]] = {}
 
     def run(self) -> Validated:
-        decoded = decode_batch(self.batch, self._read_watermarks())
-        for refusal in decoded.refusals:
-            self._refuse(refusal, "")
-        for block in decoded.blocks:
-            self._read_block(block)
+        for part in decode_batch(self.batch, self._read_watermarks()):
+            if isinstance(part, Refusal):
+                self._refuse(part, "")
+            else:
+                self._read_block(part)
         self.dead.sort(key=lambda entry: entry[:2])
         self.result.dead = [letter for _, _, letter in self.dead]
         self.result.columns = [concatenate(parts) for parts in self.parts.values()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,10 @@ MAGIC = b"\xff\xff\xff\xff"
 
 # A compressed message may unfold: 10 MB of it to no more than this.
 _UNFOLDED_BYTES_MAX = 512 * 1024 * 1024
+
+
+class _Unfolded(Exception):
+    """A stream unfolds beyond the limit."""
 
 
 class ArrowBlock:
@@ -69,34 +74,37 @@ class ArrowBlock:
         return ArrowBlock(self.table.take(pa.array(positions)), self.message[positions], self.row[positions])
 
 
-def decode_arrow(value: bytes, message: int) -> tuple[list[Block], list[Refusal]]:
+def decode_arrow(value: bytes, message: int) -> Iterator[Block | Refusal]:
     """Decode one message; a stream that cannot be read whole is refused whole."""
     try:
-        batches, num_bytes = [], 0
-        with pa.ipc.open_stream(value) as reader:
-            for batch in reader:
-                num_bytes += batch.nbytes
-                if num_bytes > _UNFOLDED_BYTES_MAX:
-                    problem = Problem(
-                        "too_large", "", "The Arrow stream unfolds to over 512 MiB. Send smaller batches."
-                    )
-                    return [], [Refusal(message, 0, problem, value)]
-                # What a stranger sends may point outside its own buffers: nothing is read before this says no.
-                batch.validate(full=True)
-                batches.append(batch)
-            table = pa.Table.from_batches(batches, reader.schema).combine_chunks()
-        if len(set(table.column_names)) != len(table.column_names):
-            raise ValueError("two columns have one name")
-        if table.num_rows == 0:
-            return [], []
-        num_rows = table.num_rows
+        table = _read_table(value)
+    except _Unfolded:
+        problem = Problem("too_large", "", "The Arrow stream unfolds to over 512 MiB. Send smaller batches.")
+        yield Refusal(message, 0, problem, value)
     except (pa.ArrowException, ValueError, OSError, KeyError, NotImplementedError, MemoryError) as error:
-        remedy = "Send a complete Arrow IPC stream."
         text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        return [], [
-            Refusal(message, 0, Problem("malformed", "", f"The message is no Arrow stream: {text}. {remedy}"), value)
-        ]
-    return [ArrowBlock(table, np.full(num_rows, message, dtype=np.int64), np.arange(num_rows, dtype=np.int32))], []
+        sentence = f"The message is no Arrow stream: {text}. Send a complete Arrow IPC stream."
+        yield Refusal(message, 0, Problem("malformed", "", sentence), value)
+    else:
+        num_rows = table.num_rows
+        if num_rows:
+            yield ArrowBlock(table, np.full(num_rows, message, dtype=np.int64), np.arange(num_rows, dtype=np.int32))
+
+
+def _read_table(value: bytes) -> pa.Table:
+    batches, num_bytes = [], 0
+    with pa.ipc.open_stream(value) as reader:
+        for batch in reader:
+            num_bytes += batch.nbytes
+            if num_bytes > _UNFOLDED_BYTES_MAX:
+                raise _Unfolded
+            # What a stranger sends may point outside its own buffers: nothing is read before this says no.
+            batch.validate(full=True)
+            batches.append(batch)
+        schema = reader.schema
+    if len(set(schema.names)) != len(schema.names):
+        raise ValueError("two columns have one name")
+    return pa.Table.from_batches(batches, schema).combine_chunks()
 
 
 def _single(column: Any) -> pa.Array:

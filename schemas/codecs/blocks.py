@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -58,11 +58,3 @@ class Refusal:
     row: int
     problem: Problem
     raw: bytes
-
-
-@dataclass(slots=True)
-class Decoded:
-    """The rows of a batch in blocks, in log order, and what could not be read."""
-
-    blocks: list[Block] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -35,12 +36,15 @@ class JsonBlock:
         self.sent = sent
         self.message = message
         self.row = row
+        self.names: set[str] = set().union(*rows)
 
     def column(self, name: str) -> Values:
-        return [event.get(name) for event in self.rows]
+        return _column(self.rows, name) if name in self.names else [None] * len(self.rows)
 
     def mapping(self, name: str) -> Mapping:
-        maps: list[Any] = [event.get(name) for event in self.rows]
+        if name not in self.names:
+            return Mapping({}, np.zeros(len(self.rows), dtype=np.bool_), {})
+        maps = _column(self.rows, name)
         problems = {}
         present = np.ones(len(maps), dtype=np.bool_)
         if set(map(type, maps)) != {dict}:
@@ -50,10 +54,10 @@ class JsonBlock:
                     problems[position] = wrong_type(name, maps[position], "an object")
                 maps[position] = {}
         keys = sorted(set().union(*maps))
-        return Mapping({key: [value.get(key) for value in maps] for key in keys}, present, problems)
+        return Mapping({key: _column(maps, key) for key in keys}, present, problems)
 
     def unknown_fields(self, known: frozenset[str]) -> list[dict[str, object] | None] | None:
-        if known.issuperset(set().union(*self.rows)):
+        if self.names <= known:
             return None
         return [{key: event[key] for key in event.keys() - known} or None for event in self.rows]
 
@@ -71,39 +75,42 @@ class JsonBlock:
         )
 
 
-def decode_json(values: list[bytes], messages: list[int]) -> tuple[list[Block], list[Refusal]]:
+def _column(maps: list[dict[str, Any]], key: str) -> list[Any]:
+    try:
+        # Half the time of a comprehension, and most columns have no gaps.
+        return list(map(itemgetter(key), maps))
+    except KeyError:
+        return [value.get(key) for value in maps]
+
+
+def decode_json(values: list[bytes], messages: Sequence[int]) -> Iterator[Block | Refusal]:
     """Decode messages of JSON; `messages` are their indices in the batch. Gives at most one block."""
     decode = _DECODER.decode
-    refusals: list[Refusal] = []
     try:
         decoded = [decode(value) for value in values]
     except _UNREADABLE:
         decoded = [_decode_one(value) for value in values]
-    if not decoded:
-        return [], refusals
     if set(map(type, decoded)) == {dict}:
         message = np.array(messages, dtype=np.int64)
-        return [JsonBlock(decoded, list(values), message, np.zeros(len(values), dtype=np.int32))], refusals
+        yield JsonBlock(decoded, list(values), message, np.zeros(len(values), dtype=np.int32))
+        return
     places: list[tuple[int, int]] = []
     rows: list[dict[str, Any]] = []
     sent: list[bytes | None] = []
-    for value, message_index, content in zip(values, messages, decoded, strict=True):
+    for value, index, content in zip(values, messages, decoded, strict=True):
         for row, event in _events_in(content):
             raw = value if content is event else None
             if isinstance(event, _Refused):
-                refusals.append(Refusal(message_index, row, event.problem, raw or _encode_row(event.event)))
+                yield Refusal(index, row, event.problem, raw or _encode_row(event.event))
             elif isinstance(event, dict):
-                places.append((message_index, row))
+                places.append((index, row))
                 rows.append(event)
                 sent.append(raw)
             else:
-                refusals.append(
-                    Refusal(message_index, row, wrong_type("event", event, _EVENT), raw or _encode_row(event))
-                )
-    if not rows:
-        return [], refusals
-    message, row_index = np.array(places, dtype=np.int64).T
-    return [JsonBlock(rows, sent, message, row_index.astype(np.int32))], refusals
+                yield Refusal(index, row, wrong_type("event", event, _EVENT), raw or _encode_row(event))
+    if rows:
+        message, row_index = np.array(places, dtype=np.int64).T
+        yield JsonBlock(rows, sent, message, row_index.astype(np.int32))
 
 
 class _Refused(NamedTuple):
