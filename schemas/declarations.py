@@ -11,7 +11,8 @@ HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
 
 Task = Literal["binary", "multiclass", "regression"]
-FeatureType = Literal["number", "boolean", "category", "text", "embedding", "image"]
+# "auto" stands in a file that leaves the type to inference; a complete spec has none of it.
+FeatureType = Literal["number", "boolean", "category", "text", "embedding", "image", "auto"]
 Policy = Literal["drop", "hash", "mask"]
 Severity = Literal["info", "low", "high", "critical"]
 RuleName = Literal["harm", "drift"]
@@ -24,6 +25,8 @@ METRICS: dict[Task, tuple[str, ...]] = {
     "multiclass": ("accuracy", "f1", "log_loss", "roc_auc"),
     "regression": ("mae", "rmse", "mape", "r2"),
 }
+# In measurements these stand for the output.
+RESERVED_FEATURES = ("prediction", "score")
 DRIFT_METHODS = ("auto", "jensenshannon", "psi", "ks", "wasserstein", "chisquare")
 DETECTORS = ("adwin", "kswin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w")
 
@@ -187,11 +190,6 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     def stored_features(self) -> dict[str, FeatureSpec]:
         """The features that outlive the personal-data policy `drop`."""
         return {name: feature for name, feature in self.features.items() if feature.policy != "drop"}
-
-
-def with_features(spec: ModelSpec, features: dict[str, FeatureSpec]) -> ModelSpec:
-    """Give the spec with its features complete."""
-    return msgspec.structs.replace(spec, features=features)
 
 
 def default_alerts() -> list[AlertRule]:

@@ -32,8 +32,8 @@ from schemas.declarations import (
     WindowSpec,
     default_alerts,
     default_performance,
-    with_features,
 )
+from schemas.specfile import complete_spec, parse_spec
 
 __all__ = [
     "DETECTORS",
@@ -60,10 +60,11 @@ __all__ = [
     "Severity",
     "Task",
     "WindowSpec",
+    "complete_spec",
     "decode_published",
     "default_alerts",
     "default_performance",
     "encode_published",
+    "parse_spec",
     "split_key",
-    "with_features",
 ]
