@@ -57,7 +57,8 @@ class Reader:
         self._checked_s = clock.monotonic_s()
         self._placed_s = -CHECK_S
         self._consumer = Consumer(
-            kafka.librdkafka(
+            {"log_level": 2}
+            | kafka.librdkafka(
                 group_id=group,
                 enable_auto_commit=False,
                 enable_partition_eof=True,
@@ -73,7 +74,6 @@ class Reader:
                 fetch_wait_max_ms=100,
                 queued_max_messages_kbytes=_FETCHED_KB_MAX,
                 allow_auto_create_topics=False,
-                log_level=3,
             )
         )
         self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)

@@ -25,14 +25,14 @@ class Producer:
 
     def __init__(self, kafka: KafkaConnection, **options: Any) -> None:
         self._producer = LibrdkafkaProducer(
-            kafka.librdkafka(
+            {"log_level": 2}
+            | kafka.librdkafka(
                 partitioner="murmur2_random",
                 acks="all",
                 enable_idempotence=True,
                 linger_ms=5,
                 delivery_timeout_ms=_DELIVERY_TIMEOUT_MS,
                 # Retried inside; what is left undelivered is raised by `flush`.
-                log_level=3,
                 **options,
             )
         )

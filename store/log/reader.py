@@ -34,14 +34,14 @@ class TopicReader:
         self._lock = threading.Lock()
         self._next: dict[int, int] = {}
         self._consumer = Consumer(
-            kafka.librdkafka(
+            {"log_level": 2}
+            | kafka.librdkafka(
                 group_id="driftloop-reader",
                 enable_auto_commit=False,
                 enable_partition_eof=True,
                 isolation_level="read_committed",
                 fetch_queue_backoff_ms=5,
                 fetch_wait_max_ms=50,
-                log_level=3,
             )
         )
 
@@ -59,6 +59,14 @@ class TopicReader:
                 return self._read(ends, deadline_s)
             except KafkaException as error:
                 raise Retryable(f"cannot read topic {self.topic}: {error}") from error
+
+    def end_of(self, partition: int, timeout_s: float = 10.0) -> int:
+        """The offset that the next message of a partition will get (or get beyond, behind control records)."""
+        try:
+            place = TopicPartition(self.topic, partition)
+            return int(self._consumer.get_watermark_offsets(place, timeout=timeout_s, cached=False)[1])
+        except KafkaException as error:
+            raise Retryable(f"cannot ask for the end of {self.topic}/{partition}: {error}") from error
 
     def close(self) -> None:
         """Leave the broker."""

@@ -147,7 +147,8 @@ def _uuid(topic_id: Any) -> str:
 
 
 def _admin(kafka: KafkaConnection) -> Any:
-    return _cached_admin(tuple(sorted((name, str(value)) for name, value in kafka.librdkafka(log_level=3).items())))
+    options = {**kafka.librdkafka(), "log_level": 2}
+    return _cached_admin(tuple(sorted((name, str(value)) for name, value in options.items())))
 
 
 @cache
