@@ -6,6 +6,7 @@ import time
 import uuid
 from pathlib import Path
 
+from driftloop.embedded.broker.compaction import compact
 from driftloop.embedded.broker.coordinator import GroupCoordinator
 from driftloop.embedded.broker.journal import Journal, Key
 from driftloop.embedded.broker.offsets import CommittedOffsets
@@ -72,9 +73,10 @@ class Broker:
 
     async def enforce_retention(self) -> None:
         """Removes what topics need not keep."""
-        for topic in list(self.topics.by_name.values()):
-            for log in topic.partitions:
+        for log in [log for topic in self.topics.by_name.values() for log in topic.partitions]:
+            if not log.is_closed:
                 log.enforce_retention(now_ms())
+                await compact(log, now_ms())
 
     def close(self) -> None:
         self.topics.close()

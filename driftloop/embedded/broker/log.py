@@ -47,9 +47,10 @@ class Log:
         folder.mkdir(parents=True, exist_ok=True)
         self.segments, self.producers = self._open_segments(start_offset)
         self.start_offset = max(start_offset, self.segments[0].base_offset)
-        # Below this offset compaction has seen every record.
+        # Compaction has read every record below this offset; at this time it may remove the next tombstones.
         self.clean_offset = 0
-        self._sealed_at = time.time()
+        self.next_horizon_ms: int | None = None
+        self._active_since = time.monotonic()
 
     @property
     def active(self) -> Segment:
@@ -150,6 +151,8 @@ class Log:
     def _write(self, batch: bytearray, append_time_ms: int | None, is_commit: bool | None) -> int:
         if self.active.size and self.active.size + len(batch) > self.config.segment_bytes:
             self.seal()
+        if not self.active.size:
+            self._active_since = time.monotonic()
         base_offset = self.end_offset
         stamp_batch(batch, base_offset, append_time_ms)
         header = read_header(batch)
@@ -168,7 +171,6 @@ class Log:
         temporary.write_text(json.dumps(self.producers.dump()))
         os.replace(temporary, segment.state_path)
         self.segments.append(segment)
-        self._sealed_at = time.time()
 
     def read(self, offset: int, max_bytes: int, limit_offset: int, at_least_one: bool) -> bytes:
         """Whole batches from this offset on, below the limit; the first may hold records before the offset."""
@@ -177,8 +179,8 @@ class Log:
             if segment.base_offset >= limit_offset:
                 break
             data = segment.read(offset, max_bytes, limit_offset, at_least_one)
-            if data or segment.next_offset > offset:
-                return data
+            if data or segment.find_position(offset) < segment.size:
+                return data  # Nothing here means: nothing that fits. A hole at the segment's end has no batch at all.
         return b""
 
     def find_aborted(self, offset: int, data: bytes) -> list[AbortedTransaction]:
@@ -215,8 +217,7 @@ class Log:
 
     def enforce_retention(self, now_ms: int) -> None:
         """Seals an old segment and removes those that are too old or too much; whole segments only."""
-        is_aged = self.active.size and time.time() - self._sealed_at > self.config.segment_ms / 1000
-        if is_aged or (self.config.is_deleted and self.active.size and self._is_expired(self.active, now_ms)):
+        if self.active.size and self._is_aged(now_ms):
             self.seal()
         if not self.config.is_deleted:
             return
@@ -226,6 +227,14 @@ class Log:
             if first.next_offset > self.stable_offset or not (is_excess or self._is_expired(first, now_ms)):
                 break
             self._drop_first()
+
+    def _is_aged(self, now_ms: int) -> bool:
+        """Whether the active segment has been open long enough, for itself, for retention or for compaction."""
+        config = self.config
+        age_ms = (time.monotonic() - self._active_since) * 1000
+        if age_ms > config.segment_ms or (config.is_deleted and self._is_expired(self.active, now_ms)):
+            return True
+        return config.is_compacted and self.active.first_timestamp_ms < now_ms - config.max_compaction_lag_ms
 
     def _is_expired(self, segment: Segment, now_ms: int) -> bool:
         return self.config.retention_ms >= 0 and segment.max_timestamp_ms < now_ms - self.config.retention_ms
