@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 
 from driftloop.published import read_catalogue
@@ -11,11 +14,11 @@ from schemas.clock import Clock, SystemClock
 from schemas.connections import Runtime
 from schemas.errors import ConfigurationError
 from schemas.inference import infer_features, summarise_reference
-from schemas.spec import ModelHistory, ModelSpec, PublishedSpec, encode_published, parse_spec, with_features
+from schemas.spec import ModelHistory, ModelSpec, PublishedSpec, complete_spec, encode_published, parse_spec
 from store.client import ClickHouse
-from store.events import read_newest_ts
 from store.log import Producer, apply_topics
 from store.migrations import migrate
+from store.overview import read_newest_ts
 from store.reference import has_reference, insert_reference
 from store.specs import insert_spec
 
@@ -43,7 +46,7 @@ def apply_spec(runtime: Runtime, path: Path, clock: Clock | None = None) -> tupl
     try:
         migrate(store)
         table = load_reference(spec, path.parent, store)
-        spec = with_features(spec, infer_features(table.features, spec.features))
+        spec = complete_spec(spec, infer_features(table.features, spec.features), str(path))
         frozen = freeze_reference(table, spec, runtime.privacy_key)
         reference_hash = hash_reference(frozen)
         history = read_catalogue(runtime).get(spec.model)
@@ -51,7 +54,7 @@ def apply_spec(runtime: Runtime, path: Path, clock: Clock | None = None) -> tupl
             return history.latest, False
         if not has_reference(store, reference_hash):
             insert_reference(store, reference_hash, frozen)
-        summary = summarise_reference(frozen, spec)
+        summary = summarise_reference(frozen, spec, column(frozen, "score"), column(frozen, "prediction"))
         published = PublishedSpec(
             spec=spec,
             spec_version=history.latest.spec_version + 1 if history else 1,
@@ -68,6 +71,10 @@ def apply_spec(runtime: Runtime, path: Path, clock: Clock | None = None) -> tupl
         return published, True
     finally:
         store.close()
+
+
+def column(frame: pd.DataFrame, name: str) -> list[Any] | None:
+    return frame[name].tolist() if name in frame else None
 
 
 def choose_effective_from(store: ClickHouse, spec: ModelSpec, history: ModelHistory | None) -> int:

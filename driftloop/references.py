@@ -25,8 +25,8 @@ from schemas.validation import validate
 from store.client import ClickHouse
 from store.event_reads import read_labelled
 
-# Never in the future for validation, whatever times the reference has.
-_KAFKA_TIME_MS = 2**52
+# Some time that is valid for an event.
+_KAFKA_TIME_MS = 1_767_225_600_000
 ROWS_A_MESSAGE = 20_000
 
 
@@ -139,7 +139,7 @@ def freeze_reference(table: ReferenceTable, spec: ModelSpec, privacy_key: bytes)
     Raises ConfigurationError naming the first row that an event with the same content would be refused for.
     """
     inputs = run_validation("predictions" if has_outputs(table) else "records", table, spec, privacy_key)
-    frame = pd.DataFrame({"ts": inputs.ts})
+    frame = pd.DataFrame({"ts": table.ts_ms})
     for name, numbers in inputs.numbers.items():
         frame[name] = numbers
     for name, texts in inputs.texts.items():
@@ -197,7 +197,8 @@ def encode_messages(kind: Kind, table: ReferenceTable, spec: ModelSpec) -> list[
     columns: dict[str, pa.Array] = {
         "record_id": pa.array([str(row) for row in range(table.num_rows)]),
         "model": pa.array([spec.model] * table.num_rows),
-        "ts": pa.array(table.ts_ms),
+        # Times of a reference are no event times: synthetic ones may begin in 1970.
+        "ts": pa.array(np.full(table.num_rows, _KAFKA_TIME_MS)),
     }
     keep = np.arange(table.num_rows)
     if kind == "labels":

@@ -135,3 +135,17 @@ def count_scored(ch: ClickHouse, model: str, start_ms: int, end_ms: int, version
         {"model": model, "start": start_ms, "end": end_ms, "version": version},
     )[0]
     return int(row[0]), int(row[1])
+
+
+def read_newest_ts(ch: ClickHouse, model: str) -> int | None:
+    """The largest event time (epoch ms) of the model's stored records and predictions; None without any."""
+    ((count, newest),) = ch.query(
+        """
+        SELECT count(), toUnixTimestamp64Milli(max(ts)) FROM (
+            SELECT ts FROM records WHERE model = {model:String}
+            UNION ALL SELECT ts FROM predictions WHERE model = {model:String}
+        ) SETTINGS final = 0
+        """,
+        {"model": model},
+    )
+    return int(newest) if count else None

@@ -15,13 +15,15 @@ from schemas.errors import Retryable
 from store.log.topics import describe_topics
 
 _TIMEOUT_S = 10.0
+# A broker that is away is our message to give, not a log line of the client for every try.
+QUIET = {"log_level": 0}
 
 
 def wait_for_log(kafka: KafkaConnection, timeout_s: float) -> None:
     """Return once a broker answers; raises `Retryable` when none has within `timeout_s`."""
     deadline_s = time.monotonic() + timeout_s
     for attempt in itertools.count():
-        admin = AdminClient(kafka.librdkafka(log_level=0))
+        admin = AdminClient(kafka.librdkafka() | QUIET)
         try:
             admin.list_topics(timeout=2.0)
             return
@@ -34,7 +36,7 @@ def wait_for_log(kafka: KafkaConnection, timeout_s: float) -> None:
 def read_end_offsets(kafka: KafkaConnection, topics: Iterable[str]) -> dict[tuple[str, str, int], int]:
     """{(topic, topic_id, partition): end offset} of the topics that exist."""
     described = describe_topics(kafka, topics)
-    consumer = Consumer(kafka.librdkafka(group_id="driftloop-offsets", enable_auto_commit=False, log_level=0))
+    consumer = Consumer(kafka.librdkafka(group_id="driftloop-offsets", enable_auto_commit=False) | QUIET)
     try:
         return {
             (topic, topic_id, partition): consumer.get_watermark_offsets(
@@ -55,7 +57,7 @@ def read_group_lag(kafka: KafkaConnection, group: str, topic: str) -> int:
     wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, partition) for partition in ends])
     committed: dict[int, int] = {}
     with suppress(KafkaException):
-        admin = AdminClient(kafka.librdkafka(log_level=0))
+        admin = AdminClient(kafka.librdkafka() | QUIET)
         for future in admin.list_consumer_group_offsets([wanted]).values():
             for place in future.result(_TIMEOUT_S).topic_partitions:
                 committed[place.partition] = max(0, place.offset)
