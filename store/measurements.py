@@ -62,11 +62,15 @@ class PerformanceRow(NamedTuple):
 
 
 class DriftRow(NamedTuple):
-    """The most drifted column of a window and segment, and how many columns drifted."""
+    """The most drifted column of a window, segment and version ('': inputs), and how many columns drifted.
+
+    `ratio` is value / threshold for distances and alpha / p for tests: drift begins at 1.
+    """
 
     window_start: int
     window_end: int
     segment: str
+    model_version: str
     feature: str
     metric: str
     value: float
@@ -101,7 +105,7 @@ def read_performance(
           AND kind IN ('performance', 'estimate')
           AND window_start >= fromUnixTimestamp64Milli({{since:Int64}}, 'UTC')
         GROUP BY window_start, window_end, model_version, kind
-        ORDER BY window_start DESC, window_end DESC, model_version, kind
+        ORDER BY window_start DESC, window_end DESC, model_version DESC, kind DESC
         LIMIT {{limit:UInt32}}
         """,  # noqa: S608 - the only insertion is a constant of this module
         {"model": model, "metric": metric, "since": since_ms, "limit": num_windows_max},
@@ -110,14 +114,14 @@ def read_performance(
 
 
 def read_drift(ch: ClickHouse, model: str, since_ms: int, num_rows_max: int = 5000) -> list[DriftRow]:
-    """Return per window and segment the most drifted input or output column, ascending by window.
+    """Return per window, segment and version ('': inputs) the most drifted column, ascending by window.
 
     Its ratio is value / threshold for distances, alpha / p for tests; columns with too few rows are left out.
     Ties go to the feature that sorts first.
     """
     rows = ch.query(
         f"""
-        SELECT toUnixTimestamp64Milli(window_start), toUnixTimestamp64Milli(window_end), segment,
+        SELECT toUnixTimestamp64Milli(window_start), toUnixTimestamp64Milli(window_end), segment, model_version,
                argMin(feature, worst), argMin(metric, worst), argMin(value, worst), argMin(threshold, worst),
                -min(tupleElement(worst, 1)), countIf(ratio >= 1), max(revision)
         FROM
@@ -128,20 +132,37 @@ def read_drift(ch: ClickHouse, model: str, since_ms: int, num_rows_max: int = 50
                    argMax(if(isNull(p_value), assumeNotNull(value) / assumeNotNull(threshold),
                              assumeNotNull(threshold) / greatest(assumeNotNull(p_value), 1e-300)), {_LAST}) AS ratio,
                    argMax(status, {_LAST}) AS status, max(m.revision) AS revision,
-                   (-ratio, feature, model_version) AS worst
+                   (-ratio, feature) AS worst
             FROM measurements AS m FINAL
             WHERE model = {{model:String}} AND kind = 'drift'
               AND window_start >= fromUnixTimestamp64Milli({{since:Int64}}, 'UTC')
             GROUP BY window_start, window_end, segment, feature, metric, model_version
             HAVING status NOT IN ('too_few_rows', 'no_reference') AND threshold > 0 AND isFinite(ratio)
         )
-        GROUP BY window_start, window_end, segment
-        ORDER BY window_start DESC, window_end DESC, segment
+        GROUP BY window_start, window_end, segment, model_version
+        ORDER BY window_start DESC, window_end DESC, segment DESC, model_version DESC
         LIMIT {{limit:UInt32}}
         """,  # noqa: S608 - the only insertion is a constant of this module
         {"model": model, "since": since_ms, "limit": num_rows_max},
     )
     return [DriftRow(*row) for row in rows][::-1]
+
+
+def read_most_drifted(ch: ClickHouse, model: str, window_start: int, num_features: int) -> list[tuple[str, str, float]]:
+    """Return (feature, metric, value) of the input columns of a window that drifted most, the most drifted first."""
+    rows = ch.query(
+        f"""
+        SELECT feature, metric, argMax(assumeNotNull(value), {_LAST}) AS last_value
+        FROM measurements AS m FINAL
+        WHERE model = {{model:String}} AND kind = 'drift' AND model_version = '' AND segment = ''
+          AND window_start = fromUnixTimestamp64Milli({{start:Int64}}, 'UTC') AND isNotNull(value) AND threshold > 0
+        GROUP BY feature, metric
+        ORDER BY last_value / argMax(assumeNotNull(threshold), {_LAST}) DESC, feature
+        LIMIT {{limit:UInt32}}
+        """,  # noqa: S608 - the only insertion is a constant of this module
+        {"model": model, "start": window_start, "limit": num_features},
+    )
+    return [(feature, metric, value) for feature, metric, value in rows]
 
 
 def has_labels(ch: ClickHouse, model: str) -> bool:

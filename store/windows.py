@@ -7,6 +7,7 @@ others are there: `quality`/`num_rows` of the whole model for what needs rows al
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from store.client import ClickHouse
@@ -102,7 +103,8 @@ def read_label_counts(
     affected = """
           AND window_start_ms IN
           (
-              SELECT intDiv(toUnixTimestamp64Milli(ts) - {origin:Int64}, {size:Int64}) * {size:Int64} + {origin:Int64}
+              SELECT toUnixTimestamp64Milli(ts)
+                     - positiveModulo(toUnixTimestamp64Milli(ts) - {origin:Int64}, {size:Int64})
               FROM predictions
               WHERE model = {model:String}
                 AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')
@@ -120,8 +122,9 @@ def read_label_counts(
         FROM
         (
             SELECT record_id, model_version,
-                   intDiv(toUnixTimestamp64Milli(ts) - {{origin:Int64}}, {{size:Int64}}) * {{size:Int64}}
-                       + {{origin:Int64}} AS window_start_ms
+                   toUnixTimestamp64Milli(ts)
+                       - positiveModulo(toUnixTimestamp64Milli(ts) - {{origin:Int64}}, {{size:Int64}})
+                       AS window_start_ms
             FROM predictions FINAL
             WHERE model = {{model:String}}
               AND ts >= fromUnixTimestamp64Milli({{start:Int64}}, 'UTC')
@@ -163,3 +166,34 @@ def read_version_references(ch: ClickHouse, model: str) -> dict[str, str]:
         {"model": model},
     )
     return dict(rows)
+
+
+def read_segment_values(
+    ch: ClickHouse, model: str, start_ms: int, end_ms: int, source: str, keys: Sequence[str]
+) -> dict[str, dict[str, str]]:
+    """Return {key: {record_id: value}} of a window's rows: what was sent as segment, else the feature of that name.
+
+    `source` is `records` or `predictions`; rows without a value are left out.
+    """
+    if source not in ("records", "predictions"):
+        raise ValueError(f"segments come from records or predictions, not {source!r}")
+    values: dict[str, dict[str, str]] = {}
+    for key in keys:
+        rows = ch.query(
+            f"""
+            SELECT record_id,
+                   multiIf(mapContains(segment, {{key:String}}), segment[{{key:String}}],
+                           mapContains(features_text, {{key:String}}), features_text[{{key:String}}],
+                           ifNull(toString(features[{{key:String}}]), '')) AS value
+            FROM {source} FINAL
+            WHERE model = {{model:String}}
+              AND ts >= fromUnixTimestamp64Milli({{start:Int64}}, 'UTC')
+              AND ts < fromUnixTimestamp64Milli({{end:Int64}}, 'UTC')
+              AND value != ''
+            ORDER BY precedence DESC
+            LIMIT 1 BY record_id
+            """,  # noqa: S608 - one of two constants, checked above
+            {"model": model, "start": start_ms, "end": end_ms, "key": key},
+        )
+        values[key] = dict(rows)
+    return values

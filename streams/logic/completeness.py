@@ -8,16 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-# Topics in which a model's windows close. Labels come when they come.
-COUNTED_TOPICS = ("records", "predictions")
-
-
-@dataclass(frozen=True, slots=True)
-class SourceTime:
-    """How far one version is in one partition: its watermark (lateness taken off), its last message's Kafka time."""
-
-    watermark_ms: int
-    last_append_ms: int
+from streams.logic.watermarks import Progressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +22,7 @@ class PartitionTime:
     topic_id: str
     partition: int
     at_end_at_ms: int
-    sources: Mapping[str, SourceTime] = field(default_factory=dict)
+    sources: Mapping[str, Progressed] = field(default_factory=dict)
 
 
 def find_horizon(

@@ -11,21 +11,8 @@ from dataclasses import dataclass
 
 from measures.harm import estimate_harm
 from measures.performance import higher_is_better
+from store.measurements import DriftRow, PerformanceRow
 from streams.logic.alerts import Decision
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The last revision of one measurement of performance, realized or estimated."""
-
-    kind: str  # performance | estimate
-    model_version: str
-    metric: str
-    value: float | None
-    lower: float | None
-    upper: float | None
-    status: str
-    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,36 +20,19 @@ class HarmVerdict:
     """What one window says of the headline version; `harm` is how much worse than the reference the metric is."""
 
     decision: Decision
-    reading: Reading | None
+    reading: PerformanceRow | None
     threshold: float | None
     harm: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class DriftReading:
-    """The most drifted column of one window and segment: the one whose value is the largest part of its threshold.
-
-    `ratio` is value / threshold for distances and alpha / p for tests: drift begins at 1.
-    """
-
-    window_start: int
-    window_end: int
-    segment: str
-    feature: str
-    metric: str
-    value: float
-    threshold: float
-    ratio: float
-    num_drifted: int
-    revision: int
 
 
 # Statuses of measurements from which nothing is decided.
 _UNDECIDED = frozenset({"partial", "too_few_rows", "no_reference"})
 
 
-def judge_harm(performance: Reading | None, estimate: Reading | None, *, has_labels: bool) -> HarmVerdict:
-    """Decide one window from its realized and its estimated primary metric; realized outranks estimated.
+def judge_harm(
+    metric: str, performance: PerformanceRow | None, estimate: PerformanceRow | None, *, has_labels: bool
+) -> HarmVerdict:
+    """Decide one window from `metric` as realized and as estimated; realized outranks estimated.
 
     `has_labels` says that the model has ever had labels: then a good estimate alone decides nothing, because the
     labels will (an estimate is blind to a change of the relation between features and label).
@@ -70,11 +40,11 @@ def judge_harm(performance: Reading | None, estimate: Reading | None, *, has_lab
     for reading in (performance, estimate):
         if reading is None or reading.status in _UNDECIDED:
             continue
-        outside = _is_outside(reading)
+        outside = _is_outside(metric, reading)
         if outside is None:
             continue
-        threshold = reading.lower if higher_is_better(reading.metric) else reading.upper
-        harm = _compute_harm(reading)
+        threshold = reading.lower if higher_is_better(metric) else reading.upper
+        harm = _compute_harm(metric, reading)
         if outside:
             return HarmVerdict("alert", reading, threshold, harm)
         trusted = reading.kind == "performance" or not has_labels
@@ -82,7 +52,7 @@ def judge_harm(performance: Reading | None, estimate: Reading | None, *, has_lab
     return HarmVerdict("unknown", None, None, None)
 
 
-def judge_drift(reading: DriftReading | None) -> Decision:
+def judge_drift(reading: DriftRow | None) -> Decision:
     """Decide one window and segment: `alert` where its most drifted column reaches its threshold."""
     if reading is None or math.isnan(reading.ratio):
         return "unknown"
@@ -106,24 +76,24 @@ def choose_headline(champion: str | None, num_predictions: Mapping[str, int]) ->
     return min(num_predictions, key=lambda version: (-num_predictions[version], version))
 
 
-def choose_worst(readings: Sequence[DriftReading]) -> DriftReading | None:
+def choose_worst(readings: Sequence[DriftRow]) -> DriftRow | None:
     """Return the reading with the largest ratio; ties go to the feature that sorts first."""
     known = [each for each in readings if not math.isnan(each.ratio)]
     return min(known, key=lambda each: (-each.ratio, each.feature)) if known else None
 
 
-def _is_outside(reading: Reading) -> bool | None:
+def _is_outside(metric: str, reading: PerformanceRow) -> bool | None:
     """Compare a reading with its limits; None where value or the limit that matters is unknown."""
-    limit = reading.lower if higher_is_better(reading.metric) else reading.upper
+    limit = reading.lower if higher_is_better(metric) else reading.upper
     if reading.value is None or math.isnan(reading.value) or limit is None or math.isnan(limit):
         return None
     lower = -math.inf if reading.lower is None else reading.lower
     upper = math.inf if reading.upper is None else reading.upper
-    return is_harmful(reading.metric, reading.value, lower, upper)
+    return is_harmful(metric, reading.value, lower, upper)
 
 
-def _compute_harm(reading: Reading) -> float | None:
+def _compute_harm(metric: str, reading: PerformanceRow) -> float | None:
     if reading.lower is None or reading.upper is None:
         return None
     # Limits are symmetric about the reference's mean.
-    return estimate_harm(reading.value, (reading.lower + reading.upper) / 2.0, reading.metric)
+    return estimate_harm(reading.value, (reading.lower + reading.upper) / 2.0, metric)

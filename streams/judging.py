@@ -1,0 +1,366 @@
+"""Judges what was measured of a model: opens and resolves alerts, asks for retraining.
+
+Nothing is remembered between two calls: windows and alerts are read from the store, what follows is stored there first
+and sent then. Judging again what was judged changes nothing; what was stored but perhaps not sent is sent again by
+`repeat`, under the same ids.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from schemas import identity
+from schemas.clock import Clock
+from schemas.errors import Retryable
+from schemas.events import Alert, RetrainRequest, RoleMap
+from schemas.spec import AlertRule, ModelHistory, ModelSpec, PublishedSpec, Severity
+from store.alerts import LastAlert, insert_alerts, read_fired_alerts, read_last_alerts, read_transitions
+from store.client import ClickHouse
+from store.measurements import DriftRow, PerformanceRow, has_labels, read_drift, read_most_drifted, read_performance
+from streams.logic.alerts import Observation, Standing, Transition, advance
+from streams.logic.policy import Fired, decide_retraining
+from streams.logic.verdicts import HarmVerdict, choose_headline, choose_worst, judge_drift, judge_harm
+from streams.measuring import Explanation
+from streams.outlet import Outlet
+from streams.wording import describe_drift, describe_harm
+
+log = logging.getLogger(__name__)
+
+_EARLIEST_MS = 0
+
+# What is sent again after a restart: longer than any restart takes, shorter than the log's retention.
+_REPEAT_MS = 24 * 3_600_000
+
+# The inputs whose composition explains a harmed window.
+_NUM_EXPLAINED = 2
+
+# Drift is measured again within the retention only; what is older was judged long ago.
+_NUM_DRIFT_WINDOWS = 200
+
+Window = tuple[int, int]
+Explain = Callable[[PublishedSpec, int, int, Sequence[str]], list[Explanation]]
+
+
+class Roles(Protocol):
+    """Who has which role at an event time; as new as its owner keeps it."""
+
+    def at(self, model: str, ts_ms: int) -> RoleMap | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedWindow:
+    """One window's verdict on the version that speaks for it."""
+
+    window_start: int
+    window_end: int
+    model_version: str
+    verdict: HarmVerdict
+
+
+class Judge:
+    """Judges models; for several threads, one per model."""
+
+    def __init__(self, ch: ClickHouse, outlet: Outlet, roles: Roles, explain: Explain, clock: Clock) -> None:
+        self._ch = ch
+        self._outlet = outlet
+        self._roles = roles
+        self._explain = explain
+        self._clock = clock
+
+    def judge(self, history: ModelHistory, newest_start: int) -> list[Alert]:
+        """Store and send the state changes that follow from what is measured now, and the retrain requests.
+
+        `newest_start` is the start of the newest measured window (epoch ms).
+
+        1. read the last alert of each rule and segment, and the windows since then;
+        2. decide each window, and let the alert machine say what follows;
+        3. store the state changes, wait for the store;
+        4. send them, wait for the log;
+        5. send the retrain requests of those that fire.
+        """
+        spec = history.latest.spec
+        last = read_last_alerts(self._ch, spec.model)
+        windows = self._read_windows(spec, min((_read_from(last, name, "") for name, _ in name_rules(spec)), default=0))
+        alerts: list[Alert] = []
+        for name, rule in name_rules(spec):
+            if rule.when == "harm":
+                alerts += self._judge_harm(history, name, rule, last.get((name, "")), windows)
+            else:
+                alerts += self._judge_drift(spec, name, rule, last, windows, newest_start)
+        self._announce(spec, alerts)
+        return alerts
+
+    def repeat(self, history: ModelHistory) -> None:
+        """Send the newest alerts and their requests again, in case a process died between storing and sending."""
+        spec = history.latest.spec
+        last = read_last_alerts(self._ch, spec.model)
+        transitions = read_transitions(self._ch, spec.model, [each.alert_id for each in last.values()])
+        since = self._clock.now_ms() - _REPEAT_MS
+        recent = [each for each in transitions if each.at >= since]
+        if recent:
+            self._send(spec, recent)
+
+    def _announce(self, spec: ModelSpec, alerts: list[Alert]) -> None:
+        if alerts:
+            insert_alerts(self._ch, alerts)
+            for each in alerts:
+                log.info("%s: alert %s is %s: %s", spec.model, each.rule, each.state, each.reason)
+            self._send(spec, alerts)
+
+    def _send(self, spec: ModelSpec, alerts: Sequence[Alert]) -> None:
+        self._outlet.send("alerts", alerts, spec.model)
+        requests = self._make_requests(spec, [each for each in alerts if each.state == "firing"])
+        if requests:
+            self._outlet.send("retrain-requests", requests, spec.model)
+
+    def _read_windows(self, spec: ModelSpec, since_ms: int) -> dict[Window, JudgedWindow]:
+        """Decide every window since then, each by the version that speaks for it."""
+        metric = spec.performance.metrics[0]
+        labelled = has_labels(self._ch, spec.model)
+        by_window: dict[Window, dict[str, dict[str, PerformanceRow]]] = {}
+        for row in read_performance(self._ch, spec.model, metric, since_ms):
+            versions = by_window.setdefault((row.window_start, row.window_end), {})
+            versions.setdefault(row.model_version, {})[row.kind] = row
+        judged = {}
+        for window, versions in by_window.items():
+            version = self._find_headline(spec.model, window[0], versions)
+            rows = versions.get(version, {})
+            verdict = judge_harm(metric, rows.get("performance"), rows.get("estimate"), has_labels=labelled)
+            judged[window] = JudgedWindow(*window, version, verdict)
+        return judged
+
+    def _find_headline(
+        self, model: str, window_start: int, versions: Mapping[str, Mapping[str, PerformanceRow]]
+    ) -> str:
+        roles = self._roles.at(model, window_start)
+        champion = None if roles is None else roles.roles.get("champion")
+        sizes = {version: max(row.num_rows for row in rows.values()) for version, rows in versions.items()}
+        return choose_headline(champion, sizes) or ""
+
+    def _judge_harm(
+        self,
+        history: ModelHistory,
+        name: str,
+        rule: AlertRule,
+        last: LastAlert | None,
+        windows: Mapping[Window, JudgedWindow],
+    ) -> list[Alert]:
+        observations = [
+            Observation(*window, each.verdict.decision, each.verdict.reading.revision if each.verdict.reading else 0)
+            for window, each in sorted(windows.items())
+        ]
+        spec = history.latest.spec
+        alerts = []
+        for transition in advance(observations, _stand(last), rule.for_):
+            judged = windows.get((transition.window_start, transition.window_end))
+            verdict = None if judged is None else judged.verdict
+            version = "" if judged is None else judged.model_version
+            explained = self._explain_harm(history, transition) if transition.state == "firing" else []
+            reading = None if verdict is None else verdict.reading
+            alerts.append(
+                self._make_alert(
+                    spec,
+                    name,
+                    "",
+                    transition,
+                    severity=rule.severity,
+                    model_version=version,
+                    kind=reading.kind if reading else "performance",
+                    metric=spec.performance.metrics[0],
+                    value=reading.value if reading else None,
+                    threshold=verdict.threshold if verdict else None,
+                    harm=verdict.harm if verdict else None,
+                    reason=describe_harm(spec.performance.metrics[0], transition, verdict, version, explained),
+                    evidence=_list_evidence(reading, explained),
+                )
+            )
+        return alerts
+
+    def _judge_drift(
+        self,
+        spec: ModelSpec,
+        name: str,
+        rule: AlertRule,
+        last: Mapping[tuple[str, str], LastAlert],
+        windows: Mapping[Window, JudgedWindow],
+        newest_start: int,
+    ) -> list[Alert]:
+        segments = {segment for rule_name, segment in last if rule_name == name} | {""}
+        since = min(_read_from(last, name, segment) for segment in segments)
+        since = max(since, newest_start - _NUM_DRIFT_WINDOWS * spec.windows.size_ms)
+        worst = self._read_drift(spec, since, windows)
+        alerts = []
+        for segment in sorted(segments | set(worst)):
+            readings = worst.get(segment, {})
+            standing = last.get((name, segment))
+            observations = [
+                Observation(*window, judge_drift(row), row.revision) for window, row in sorted(readings.items())
+            ]
+            for transition in advance(observations, _stand(standing), rule.for_):
+                window = (transition.window_start, transition.window_end)
+                alerts.append(
+                    self._make_drift_alert(
+                        spec, name, rule, segment, transition, readings.get(window), windows.get(window)
+                    )
+                )
+        return alerts
+
+    def _read_drift(
+        self, spec: ModelSpec, since_ms: int, windows: Mapping[Window, JudgedWindow]
+    ) -> dict[str, dict[Window, DriftRow]]:
+        """Per segment and window the column that drifted most: of the inputs and of the version that speaks."""
+        found: dict[str, dict[Window, list[DriftRow]]] = {}
+        for row in read_drift(self._ch, spec.model, since_ms):
+            window = (row.window_start, row.window_end)
+            judged = windows.get(window)
+            # A shadow's outputs open no alert; without any verdict all outputs speak.
+            if row.model_version and judged is not None and row.model_version != judged.model_version:
+                continue
+            found.setdefault(row.segment, {}).setdefault(window, []).append(row)
+        return {
+            segment: {window: worst for window, rows in by_window.items() if (worst := choose_worst(rows)) is not None}
+            for segment, by_window in found.items()
+        }
+
+    def _make_drift_alert(
+        self,
+        spec: ModelSpec,
+        name: str,
+        rule: AlertRule,
+        segment: str,
+        transition: Transition,
+        row: DriftRow | None,
+        judged: JudgedWindow | None,
+    ) -> Alert:
+        verdict = None if judged is None else judged.verdict
+        harmed = verdict is not None and verdict.decision == "alert" and not segment
+        return self._make_alert(
+            spec,
+            name,
+            segment,
+            transition,
+            severity=_raise_severity(spec, rule) if harmed and transition.state != "resolved" else rule.severity,
+            model_version=row.model_version if row else "",
+            kind="drift",
+            metric=row.metric if row else "",
+            feature=row.feature if row else "",
+            value=row.value if row else None,
+            threshold=row.threshold if row else None,
+            harm=verdict.harm if verdict else None,
+            reason=describe_drift(transition, row, verdict),
+            evidence={"num_drifted": row.num_drifted} if row else {},
+        )
+
+    def _make_alert(
+        self, spec: ModelSpec, rule: str, segment: str, transition: Transition, *, severity: Severity, **told: Any
+    ) -> Alert:
+        name = identity.alert_id(spec.model, rule, segment, transition.first_window_start)
+        return Alert(
+            alert_id=name,
+            transition_id=identity.transition_id(name, transition.state, transition.window_start, transition.revision),
+            model=spec.model,
+            rule=rule,
+            segment=segment,
+            severity=severity,
+            state=transition.state,
+            window_start=transition.window_start,
+            window_end=transition.window_end,
+            at=self._clock.now_ms(),
+            revision=transition.revision,
+            **{"feature": "", **told},
+        )
+
+    def _explain_harm(self, history: ModelHistory, transition: Transition) -> list[Explanation]:
+        """Say what the harmed window is made of; an alert goes out without it rather than not at all."""
+        published = history.in_force(transition.window_start)
+        drifted = read_most_drifted(self._ch, published.model, transition.window_start, _NUM_EXPLAINED)
+        if not drifted:
+            return []
+        features = [feature for feature, _, _ in drifted]
+        try:
+            return self._explain(published, transition.window_start, transition.window_end, features)
+        except Retryable as error:
+            log.warning("%s: the alert goes out without evidence: %s", published.model, error)
+            return []
+
+    def _make_requests(self, spec: ModelSpec, firing: Sequence[Alert]) -> list[RetrainRequest]:
+        if spec.retrain is None or not firing:
+            return []
+        rules = [name for name, rule in name_rules(spec) if rule.when in spec.retrain.on]
+        fired = {each.alert_id: Fired(*each) for each in read_fired_alerts(self._ch, spec.model)}
+        requests = []
+        for alert in firing:
+            this = fired[alert.alert_id]
+            decision = decide_retraining(this, fired.values(), rules, spec.retrain.cooldown_ms)
+            log.info("%s: retraining is %s: %s", spec.model, "asked for" if decision.wanted else "not asked for",
+                     decision.reason)  # fmt: skip
+            if decision.wanted:
+                requests.append(_make_request(spec, alert, this, self._clock.now_ms()))
+        return requests
+
+
+def name_rules(spec: ModelSpec) -> list[tuple[str, AlertRule]]:
+    """Return the spec's rules with names that stay: the first of a kind by its kind, others with their length."""
+    named: dict[str, AlertRule] = {}
+    for rule in spec.alerts:
+        name = rule.when if rule.when not in named else f"{rule.when} for {rule.for_}"
+        named.setdefault(name, rule)
+    return list(named.items())
+
+
+def _make_request(spec: ModelSpec, alert: Alert, fired: Fired, now_ms: int) -> RetrainRequest:
+    size_ms = spec.windows.size_ms
+    return RetrainRequest(
+        request_id=identity.request_id(spec.model, alert.rule, fired.first_window_start),
+        model=spec.model,
+        rule=alert.rule,
+        trigger_alert_id=alert.alert_id,
+        reason=alert.reason,
+        first_window_start=fired.first_window_start,
+        first_window_end=fired.first_window_start + size_ms,
+        window_size_ms=size_ms,
+        requested_at=now_ms,
+    )
+
+
+def _read_from(last: Mapping[tuple[str, str], LastAlert], rule: str, segment: str) -> int:
+    """Return the first window that the rule needs: an open alert's first one, or the one that settled the last."""
+    alert = last.get((rule, segment))
+    if alert is None:
+        return _EARLIEST_MS
+    return alert.window_start if alert.state == "resolved" else alert.first_window_start
+
+
+def _stand(last: LastAlert | None) -> Standing | None:
+    if last is None:
+        return None
+    assert last.state in ("pending", "firing", "resolved")
+    return msgspec.convert(
+        {
+            "state": last.state,
+            "first_window_start": last.first_window_start,
+            "window_start": last.window_start,
+        },
+        Standing,
+    )
+
+
+def _raise_severity(spec: ModelSpec, rule: AlertRule) -> Severity:
+    """Drift that hurts is as urgent as harm itself."""
+    order: list[Severity] = ["info", "low", "high", "critical"]
+    harm = [each.severity for _, each in name_rules(spec) if each.when == "harm"] or ["high"]
+    return max([rule.severity, harm[0]], key=order.index)
+
+
+def _list_evidence(reading: PerformanceRow | None, explained: Sequence[Explanation]) -> dict[str, Any]:
+    evidence: dict[str, Any] = {}
+    if reading is not None:
+        evidence |= {"lower": reading.lower, "upper": reading.upper, "num_rows": reading.num_rows}
+    if explained:
+        evidence["composition"] = [{"feature": each.feature, "values": each.values} for each in explained]
+    return evidence

@@ -1,0 +1,75 @@
+"""Plain words for alerts: what happened, with figures, and what the windows are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from measures.performance import higher_is_better
+from store.measurements import DriftRow
+from streams.logic.alerts import Transition
+from streams.logic.verdicts import HarmVerdict
+from streams.measuring import Explanation
+
+_NAMES = {
+    "roc_auc": "ROC AUC",
+    "f1": "F1",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+    "mae": "mean absolute error",
+    "rmse": "root mean squared error",
+    "mape": "mean absolute percentage error",
+    "r2": "R²",
+    "jensenshannon": "Jensen-Shannon distance",
+    "wasserstein": "normalised Wasserstein distance",
+    "psi": "population stability index",
+    "ks": "Kolmogorov-Smirnov distance",
+    "chisquare": "chi-square statistic",
+}
+
+
+def name_metric(metric: str) -> str:
+    """Return a metric's name as people write it."""
+    return _NAMES.get(metric, metric)
+
+
+def format_value(value: float | None) -> str:
+    """Write a figure with four decimals, large ones with six digits."""
+    if value is None:
+        return "unknown"
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.6g}"
+
+
+def describe_harm(
+    metric: str, transition: Transition, verdict: HarmVerdict | None, version: str, explanations: Sequence[Explanation]
+) -> str:
+    """Say why an alert of harm changed its state."""
+    if verdict is None or verdict.reading is None:
+        return "measured anew, no window of this alert is harmed any more"
+    how = "realized" if verdict.reading.kind == "performance" else "estimated"
+    side = "below" if higher_is_better(metric) else "above"
+    value, limit = format_value(verdict.reading.value), format_value(verdict.threshold)
+    what = f"{how} {name_metric(metric)} {value} of version {version}"
+    if transition.state == "resolved":
+        if transition.cause == "restated":
+            return f"measured anew, {what} is within the limit {limit}"
+        return f"{what} is back within the limit {limit}"
+    parts = [f"{what} is {side} the limit {limit}"]
+    if verdict.harm is not None:
+        parts[0] += f" ({format_value(abs(verdict.harm))} worse than in the reference)"
+    parts += [each.words for each in explanations]
+    return "; ".join(parts)
+
+
+def describe_drift(transition: Transition, reading: DriftRow | None, harm: HarmVerdict | None) -> str:
+    """Say why an alert of drift changed its state, and whether the drift hurts."""
+    if reading is None:
+        return "measured anew, no column of this alert has drifted any more"
+    column = reading.feature if not reading.model_version else f"{reading.feature} of version {reading.model_version}"
+    what = f"{name_metric(reading.metric)} {format_value(reading.value)} of {column}"
+    if transition.state == "resolved":
+        return f"{what}, the column that differs most, is within its threshold {format_value(reading.threshold)}"
+    others = f" ({reading.num_drifted} columns have drifted)" if reading.num_drifted > 1 else ""
+    words = f"{what} has reached its threshold {format_value(reading.threshold)}{others}"
+    if harm is None or harm.reading is None:
+        return f"{words}; whether it hurts is not known"
+    return f"{words}; " + ("performance is harmed" if harm.decision == "alert" else "no harm to performance is seen")
