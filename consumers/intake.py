@@ -188,8 +188,7 @@ class Reader:
             )
         except KafkaException as error:
             raise Retryable(f"the broker does not say where {topic}/{partition} ends: {error}") from error
-        start = self._next.get((topic, partition), markers.get((topic, topic_id, partition), 0))
-        return start, int(low), int(high)
+        return markers.get((topic, topic_id, partition), 0), int(low), int(high)
 
     def _assign_placed(self) -> None:
         placed = [TopicPartition(*part, self._next[part]) for part in sorted(self._topic_ids)]
@@ -223,7 +222,9 @@ class Reader:
                 intake.ends[part[0], self._topic_ids[part], part[1]] = self._next[part]
         elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
             log.warning("%s/%d: %s; looking where it stands", *part, error.str())
+            # The position says nothing of another log: what is not stored yet is read again from the marker.
             self._topic_ids.pop(part, None)
+            self._next.pop(part, None)
         elif error.fatal() or error.code() in (
             KafkaError.TOPIC_AUTHORIZATION_FAILED,
             KafkaError.GROUP_AUTHORIZATION_FAILED,

@@ -1,5 +1,6 @@
 """The topics of a cluster: which there are, and making them as declared."""
 
+import time
 import uuid
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -95,6 +96,7 @@ def apply_topics(kafka: KafkaConnection, topics: TopicNames, num_partitions: int
     ]
     if new:
         _wait(_admin(kafka).create_topics(new, request_timeout=_TIMEOUT_S), KafkaError.TOPIC_ALREADY_EXISTS)
+        _wait_until_known(kafka, missing)
     changed = [d for d in differences if d.actual is not None and d.setting != "partitions"]
     resources = [
         ConfigResource(
@@ -131,6 +133,15 @@ def _wait(futures: dict[Any, Future[Any]], *accepted: int) -> None:
         except KafkaException as error:
             if error.args[0].code() not in accepted:
                 raise Retryable(f"cannot set up topic {name}: {error}") from error
+
+
+def _wait_until_known(kafka: KafkaConnection, names: set[str]) -> None:
+    """A broker confirms a new topic a moment before its metadata has it."""
+    deadline_s = time.monotonic() + _TIMEOUT_S
+    while names - describe_topics(kafka, sorted(names)).keys():
+        if time.monotonic() > deadline_s:
+            raise Retryable(f"new topics are not to be seen after {_TIMEOUT_S:.0f} s: {', '.join(sorted(names))}")
+        time.sleep(0.05)
 
 
 def _result(future: Future[Any]) -> Any:
