@@ -77,7 +77,7 @@ def measure_distance(
     A distance drifts at `value >= threshold` (default 0.1), a test at `p_value <= threshold`
     (default 0.05). If either side has no rows left, value is NaN, p_value None and drifted False.
     Constant columns are measured like any other. The result does not depend on the order of the
-    rows, to the last bit: they are sorted first, since Evidently's own sums follow their order.
+    rows, to the last bit (Evidently's own sums follow their order).
 
     Raises ValueError for a method that does not exist or does not suit the kind.
 
@@ -115,7 +115,7 @@ def _sort_numbers(reference: NDArray[Any], current: NDArray[Any]) -> tuple[NDArr
 
 
 def _encode(reference: NDArray[Any], current: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Replace categories by sorted codes 0, 1, … in the order of their names; missing values are dropped.
+    """Replace categories by codes 0, 1, … in the order of their names; missing values are dropped.
 
     Evidently walks over a set of the values, and a set of strings has another order in every
     process, hence other last bits of the sum; a set of small integers has not.
@@ -128,7 +128,7 @@ def _encode(reference: NDArray[Any], current: NDArray[Any]) -> tuple[NDArray[np.
     rank[-1] = -1  # where factorize's code for missing, -1, points
     ranked = rank[codes]
     before, after = ranked[: len(reference)], ranked[len(reference) :]
-    return np.sort(before[before >= 0]), np.sort(after[after >= 0])
+    return before[before >= 0], after[after >= 0]
 
 
 def _test_ks(reference: NDArray[Any], current: NDArray[Any]) -> tuple[float, float]:

@@ -52,9 +52,7 @@ class ConfidenceEstimator:
                 f"of {len(known)} rows {int(np.count_nonzero(truth == 0))} are 0 and "
                 f"{int(np.count_nonzero(truth == 1))} are 1"
             )
-        # Sorted by score and label, so that the last bits do not depend on the order of the rows.
-        order = np.lexsort((truth, score))
-        model = IsotonicRegression(out_of_bounds="clip").fit(score[order], truth[order])
+        model = IsotonicRegression(out_of_bounds="clip").fit(score, truth)
         return cls(np.asarray(model.X_thresholds_, dtype=np.float64), np.asarray(model.y_thresholds_, dtype=np.float64))
 
     def calibrate(self, scores: NDArray[Any]) -> Floats:

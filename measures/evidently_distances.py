@@ -8,7 +8,6 @@ their cost, nor its chi-square, G-test, Mann-Whitney, TVD and MMD, which are wro
 from __future__ import annotations
 
 import functools
-import math
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
@@ -57,11 +56,8 @@ def compute_distance(
     feature_type = "num" if kind == "number" else "cat"
     with np.errstate(all="ignore"):
         try:
-            value = _load()(name, pd.Series(reference), pd.Series(current), feature_type)
+            return _load()(name, pd.Series(reference), pd.Series(current), feature_type)
         except ValueError:
             # NumPy cannot lay Sturges bins over a range of a few adjacent floats, or of infinite
             # width; then each distinct value is its own bin, as for columns of ≤ 20 values.
-            value = _load()(name, pd.Series(reference), pd.Series(current), "cat")
-    if name == "jensenshannon" and math.isnan(value):
-        return 0.0  # the square root of a divergence that rounding took just below zero
-    return value
+            return _load()(name, pd.Series(reference), pd.Series(current), "cat")
