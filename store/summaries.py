@@ -122,9 +122,10 @@ def insert_summaries(ch: ClickHouse, job: str, rows: Sequence[SummaryRow]) -> No
     ch.insert_arrow("summaries", pa.table(columns))
 
 
-def insert_ids(ch: ClickHouse, job: str, place: Place, blocks: Sequence[IdBlock]) -> None:
+def insert_ids(ch: ClickHouse, job: str, placed: Sequence[tuple[Place, IdBlock]]) -> None:
     """Append identities; safe to replay, since a hash that is there twice says the same twice."""
-    columns = _place_columns(job, [place] * len(blocks)) | {
+    blocks = [block for _, block in placed]
+    columns = _place_columns(job, [place for place, _ in placed]) | {
         "model": pa.array([block.model for block in blocks], pa.string()),
         "model_version": pa.array([block.model_version for block in blocks], pa.string()),
         "window_start": pa.array([block.window_start for block in blocks], _INSTANT),
@@ -207,15 +208,16 @@ def load_partition(ch: ClickHouse, job: str, place: Place) -> StoredPartition:
     return StoredPartition(marker, summaries, _read_ids(ch, job, place, marker.next_offset))
 
 
-def delete_windows(ch: ClickHouse, job: str, model: str, before_ms: int) -> None:
-    """Delete the summaries of a model's windows that end at or before `before_ms`, in all partitions."""
+def delete_windows(ch: ClickHouse, job: str, topic: str, model: str, model_version: str, before_ms: int) -> None:
+    """Delete a topic's summaries of a version's windows that end at or before `before_ms`, in all partitions."""
     ch.command(
         """
         DELETE FROM summaries
-        WHERE job = {job:String} AND model = {model:String}
+        WHERE job = {job:String} AND topic = {topic:String} AND model = {model:String}
+          AND model_version = {model_version:String}
           AND window_end <= fromUnixTimestamp64Milli({before:Int64}, 'UTC')
         """,
-        {"job": job, "model": model, "before": before_ms},
+        {"job": job, "topic": topic, "model": model, "model_version": model_version, "before": before_ms},
     )
 
 

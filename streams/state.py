@@ -1,0 +1,123 @@
+"""Stage 1's state in the store, as the agent needs it: load a partition, make a flush durable, delete what expired.
+
+Everything here blocks and runs in an executor's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from schemas.clock import Clock
+from schemas.columns import Kind
+from schemas.connections import Runtime
+from schemas.errors import Retryable
+from schemas.events import DeadLetter, encode_event
+from schemas.spec import Catalogue
+from store.client import ClickHouse
+from store.dead_letters import dead_letter_rows
+from store.log import Producer
+from store.summaries import (
+    Place,
+    delete_ids,
+    delete_other_lives,
+    delete_windows,
+    insert_ids,
+    insert_markers,
+    insert_summaries,
+    load_partition,
+    read_markers,
+)
+from streams.logic.partition import Partition, Snapshot
+from streams.logic.watermarks import list_sources
+
+log = logging.getLogger(__name__)
+
+_DELIVERY_TIMEOUT_S = 20.0
+
+
+class StateStore:
+    """`store` may be any ClickHouse; `job` names the monitor whose state this is."""
+
+    def __init__(self, runtime: Runtime, store: ClickHouse, job: str, clock: Clock) -> None:
+        self._runtime = runtime
+        self._store = store
+        self._job = job
+        self._clock = clock
+        self._producer = Producer(runtime.kafka)
+
+    def load(self, place: Place, kind: Kind, start: int, catalogue: Catalogue) -> Partition:
+        """Give a partition as the last true marker has it; `start` is the earliest offset of the log."""
+        return Partition.restore(place, kind, load_partition(self._store, self._job, place), start, catalogue)
+
+    def forget_other_lives(self, topic: str, topic_id: str) -> None:
+        """Delete what belongs to a topic of that name that was deleted."""
+        if any(marker.place.topic_id != topic_id for marker in read_markers(self._store, self._job, [topic])):
+            delete_other_lives(self._store, self._job, topic, topic_id)
+
+    def write(self, snapshots: Sequence[Snapshot]) -> None:
+        """Make snapshots durable; safe to repeat, and when it fails nobody needs to know how far it came.
+
+        1. Append the identities. 2. Insert the summaries, stamped. 3. Store the dead letters and send them, awaited.
+        4. Only now insert the markers: they say that all of this is there. 5. Tell stage 2, which only makes it prompt.
+        """
+        insert_ids(self._store, self._job, [(taken.place, block) for taken in snapshots for block in taken.ids])
+        insert_summaries(self._store, self._job, [row for taken in snapshots for row in taken.rows()])
+        self._write_dead([letter for taken in snapshots for letter in taken.dead])
+        insert_markers(self._store, self._job, [taken.marker for taken in snapshots])
+        self._send_progress(snapshots)
+
+    def delete_expired(self, owned: Sequence[Partition], catalogue: Catalogue) -> None:
+        """Delete identities and summaries that no event can change any more: the watermark has passed retention."""
+        for partition in owned:
+            for model in partition.watermarks.models():
+                for version in partition.watermarks.versions(model):
+                    before_ms = partition.watermarks.get(model, version)
+                    delete_ids(self._store, self._job, partition.place, model, version, before_ms)
+        for topic in {partition.place.topic for partition in owned if partition.place.partition == 0}:
+            for (model, version), before_ms in self._find_expiries(topic, catalogue).items():
+                delete_windows(self._store, self._job, topic, model, version, before_ms)
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._producer.close()
+
+    def _find_expiries(self, topic: str, catalogue: Catalogue) -> Mapping[tuple[str, str], int]:
+        """Give per (model, version) the instant that all partitions where it was seen have left behind.
+
+        The slowest decides: it may still restate the window, for which the others' summaries are needed.
+        """
+        slowest: dict[tuple[str, str], int] = {}
+        for marker in read_markers(self._store, self._job, [topic]):
+            for model in marker.watermarks:
+                for version, progressed in list_sources(marker.watermarks, model).items():
+                    known = slowest.get((model, version), progressed.watermark_ms)
+                    slowest[model, version] = min(known, progressed.watermark_ms)
+        expiries = {}
+        for (model, version), watermark_ms in slowest.items():
+            if (history := catalogue.get(model)) is not None:
+                retention_ms = max(p.spec.windows.retention * p.window_size_ms for p in history.versions)
+                expiries[model, version] = watermark_ms - retention_ms
+        return expiries
+
+    def _write_dead(self, letters: list[DeadLetter]) -> None:
+        if not letters:
+            return
+        self._store.insert_arrow("dead_letters", dead_letter_rows(letters))
+        topic = self._runtime.topics("dead-letters")
+        for letter in letters:
+            self._producer.produce(topic, letter.model or None, encode_event(letter))
+        self._producer.flush(_DELIVERY_TIMEOUT_S)
+
+    def _send_progress(self, snapshots: Sequence[Snapshot]) -> None:
+        news = [progress for taken in snapshots for progress in taken.progress]
+        if not news:
+            return
+        try:
+            topic = self._runtime.topics("progress")
+            for progress in news:
+                self._producer.produce(topic, progress.model, encode_event(progress))
+            self._producer.flush(_DELIVERY_TIMEOUT_S)
+        except Retryable as error:
+            # The markers are durable, and stage 2 looks at them every few seconds anyway.
+            log.warning("stage 2 is not told of %d closed windows: %s", len(news), error)
