@@ -9,9 +9,13 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+REAL_IMAGE = "clickhouse/clickhouse-server:25.8"  # the newest long-term release
 STOP_S_MAX = 15  # the server promises 5; a loaded machine gets more
 
 
@@ -93,3 +97,41 @@ def free_port() -> int:
 def _close(process: subprocess.Popen[str]) -> None:
     if process.stdout:
         process.stdout.close()
+
+
+def find_real_clickhouse() -> tuple[str, Callable[[], None]]:
+    """Return the address of a ClickHouse server and what ends it; LookupError says why there is none.
+
+    `DRIFTLOOP_TEST_CLICKHOUSE_URL` names one; otherwise a container is started where Docker answers.
+    """
+    url = os.environ.get("DRIFTLOOP_TEST_CLICKHOUSE_URL")
+    if url:
+        return url.rstrip("/"), lambda: None
+    if "DOCKER_HOST" not in os.environ and not Path("/var/run/docker.sock").exists():
+        raise LookupError("DRIFTLOOP_TEST_CLICKHOUSE_URL is not set and Docker is not here")
+    try:
+        import docker
+
+        client = docker.from_env(timeout=5)
+        client.ping()
+        client.close()
+    except Exception as error:
+        raise LookupError(f"DRIFTLOOP_TEST_CLICKHOUSE_URL is not set and Docker does not answer: {error}") from error
+    return _start_container()
+
+
+def _start_container() -> tuple[str, Callable[[], None]]:
+    from testcontainers.core.container import DockerContainer
+
+    container = DockerContainer(REAL_IMAGE).with_exposed_ports(8123).with_env("CLICKHOUSE_SKIP_USER_SETUP", "1")
+    container.start()
+    url = f"http://{container.get_container_host_ip()}:{container.get_exposed_port(8123)}"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{url}/ping", timeout=5):
+                return url, container.stop
+        except OSError:
+            time.sleep(0.2)  # between polls; the deadline bounds it
+    container.stop()
+    raise LookupError(f"{REAL_IMAGE} did not answer within 120 s")

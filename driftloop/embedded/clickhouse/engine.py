@@ -12,18 +12,7 @@ from typing import Any
 import chdb
 
 from driftloop.embedded.clickhouse.errors import engine_errors
-
-_BACKSLASHED = str.maketrans({"\\": "\\\\", "'": "\\'"})
-
-
-def quote(text: str) -> str:
-    """Return the text as an SQL string literal."""
-    return f"'{text.translate(_BACKSLASHED)}'"
-
-
-def quote_name(name: str) -> str:
-    """Return the name as a quoted SQL identifier."""
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+from driftloop.embedded.clickhouse.statement import quote
 
 
 class Engine:
@@ -37,6 +26,7 @@ class Engine:
         # would acknowledge rows that are not yet written.
         defaults = f"final=1&async_insert=0&max_execution_time={execution_time_s}"
         self._address = f"{folder}?{defaults}"
+        self.folder = folder
         with engine_errors():
             # This connection keeps the engine alive between requests.
             self._root = chdb.connect(f"{folder}?max_server_memory_usage={memory_bytes}")

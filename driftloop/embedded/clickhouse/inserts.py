@@ -1,43 +1,66 @@
-"""Inserts with data: rows flow from the request's body into the engine, in constant memory."""
+"""Inserts with data: the rows are received whole, and then handed to the engine as one statement.
+
+chDB 4.4.0 has a streaming insert, `Connection.send_insert`. It must not be used: it reports rows as written when
+writing them failed (too many partitions, a violated constraint, a failing materialized view), and so would
+acknowledge rows that are lost. A statement that reads a file fails as it should, and nothing is written for a client
+that goes away half-way.
+"""
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from driftloop.embedded.clickhouse.engine import quote
-from driftloop.embedded.clickhouse.errors import BAD_ARGUMENTS, ServerError, engine_errors
-from driftloop.embedded.clickhouse.request import Request
+from driftloop.embedded.clickhouse.errors import NOT_ENOUGH_SPACE, ServerError, engine_errors
+from driftloop.embedded.clickhouse.request import ExternalTable, Request
 from driftloop.embedded.clickhouse.response import Response, summarize
-from driftloop.embedded.clickhouse.statement import Insert
+from driftloop.embedded.clickhouse.statement import Insert, quote_name
 
 
-def run_insert(connection: Any, insert: Insert, data: Iterator[bytes], request: Request, response: Response) -> None:
-    """Insert the rows and answer when they are written.
+def run_insert(
+    connection: Any, insert: Insert, data: Iterator[bytes], request: Request, response: Response, folder: Path
+) -> None:
+    """Insert the rows and answer when they are written; the folder takes them until then.
 
-    A client that goes away, a body that is not what it says, or rows that do not fit: the insert is cancelled, and
-    what is left of it are at most whole blocks, as in ClickHouse.
+    OSError when the client goes away before the last row: then nothing is inserted.
     """
     started = time.monotonic()
-    with engine_errors():
-        _substitute(connection, request)
-        inserter = connection.send_insert(insert.sql, insert.format)
-        try:
-            for piece in data:
-                inserter.append(piece)
-            result = inserter.finish()
-        finally:
-            inserter.cancel()  # does nothing after finish
-    written = result.rows_written, result.bytes_written
+    result = _insert(connection, insert, data, request.substitutions, folder)
+    written = result.rows_written(), result.bytes_written()
     elapsed_s = time.monotonic() - started
     response.add_headers({"X-ClickHouse-Summary": summarize(written=written, elapsed_s=elapsed_s)})
     response.send(b"")
 
 
-def _substitute(connection: Any, request: Request) -> None:
-    # send_insert takes no parameters, but the connection's own are substituted.
-    for name, value in request.substitutions.items():
-        if not name.isidentifier():
-            raise ServerError(BAD_ARGUMENTS, f"Bad parameter name: param_{name}")
-        connection.query(f"SET param_{name} = {quote(value)}")
+def create_external_table(connection: Any, table: ExternalTable, folder: Path) -> None:
+    """Make a temporary table of the connection from what came with the query."""
+    name = quote_name(table.name)
+    with engine_errors():
+        connection.query(f"CREATE TEMPORARY TABLE {name} ({table.structure})")
+    _insert(connection, Insert(f"INSERT INTO {name}", "", table.format, 0), iter([table.data]), {}, folder)
+
+
+def _insert(connection: Any, insert: Insert, data: Iterator[bytes], substitutions: dict[str, str], folder: Path) -> Any:
+    # The file has no name, so it is gone when the process is, however it ends. It rarely reaches the disk.
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for piece in data:
+            with _room_for_rows():
+                file.write(piece)
+        with _room_for_rows():
+            file.seek(0)  # also writes what the file object still holds
+        with engine_errors():
+            sql = insert.reading_from(f"/dev/fd/{file.fileno()}")
+            return connection.query(sql, "TSV", params=substitutions)
+
+
+@contextmanager
+def _room_for_rows() -> Iterator[None]:
+    """Tell a full disk apart from a client that has gone, which is an OSError too."""
+    try:
+        yield
+    except OSError as error:
+        raise ServerError(NOT_ENOUGH_SPACE, f"Cannot take the rows to be inserted: {error.strerror}") from error

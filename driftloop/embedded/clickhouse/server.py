@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -34,6 +35,8 @@ QUEUE_WAIT_S_MAX = 10
 # ClickHouse's own: how long an idle connection is kept, how long a client may stall.
 KEEP_ALIVE_S = 30
 STALL_S_MAX = 120
+# As http_max_uri_size has it. clickhouse-connect puts up to some hundred kilobytes of parameters into a URL.
+URL_BYTES_MAX = 1 << 20
 # A statement that comes in a body is held in memory; rows of an insert and external tables are not part of it.
 STATEMENT_BYTES_MAX = 64 << 20
 # An insert's statement, up to the word FORMAT, is looked for in so much of the body.
@@ -125,6 +128,25 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = 1 << 16
 
+    def handle_one_request(self) -> None:
+        """Read and answer one request. As the base class does, but for the length that a URL may have."""
+        try:
+            self.raw_requestline = self.rfile.readline(URL_BYTES_MAX + 1)
+            if len(self.raw_requestline) > URL_BYTES_MAX:
+                self.requestline, self.request_version, self.command = "", "", ""
+                self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
+            elif not self.raw_requestline:
+                self.close_connection = True
+            elif self.parse_request():
+                method = getattr(self, f"do_{self.command}", None)
+                if method is None:
+                    self.send_error(HTTPStatus.NOT_IMPLEMENTED, f"Unsupported method ({self.command!r})")
+                else:
+                    method()
+                self.wfile.flush()
+        except OSError:
+            self.close_connection = True  # gone, or silent for too long
+
     def do_GET(self) -> None:
         """Answer a request that may only read."""
         path, params = parse_url(self.path)
@@ -195,7 +217,8 @@ class Handler(BaseHTTPRequestHandler):
         insert = parse_insert(head)
         if insert is not None:
             _check_rights(request, user, reads_only=False)
-            run_insert(connection, insert, itertools.chain([head[insert.data_start :]], pieces), request, response)
+            data = itertools.chain([head[insert.data_start :]], pieces)
+            run_insert(connection, insert, data, request, response, self.server.engine.folder)
             return
         query = parse_query(head + _read_head(pieces, STATEMENT_BYTES_MAX))
         _check_rights(request, user, reads_only=query.reads_only)

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from driftloop.embedded.clickhouse.engine import Engine, quote, quote_name
+from driftloop.embedded.clickhouse.engine import Engine
 from driftloop.embedded.clickhouse.errors import (
     BAD_ARGUMENTS,
     INVALID_SESSION_TIMEOUT,
@@ -19,16 +20,15 @@ from driftloop.embedded.clickhouse.errors import (
     ServerError,
     engine_errors,
 )
+from driftloop.embedded.clickhouse.inserts import create_external_table
 from driftloop.embedded.clickhouse.request import Request
+from driftloop.embedded.clickhouse.statement import quote, quote_name
 from driftloop.embedded.clickhouse.users import User
 
 # clickhouse-connect opens a session for every client it makes, so idle ones are many; each holds one connection.
 NUM_SESSIONS_MAX = 1_000
 TIMEOUT_S_DEFAULT = 60  # ClickHouse's default
 TIMEOUT_S_MAX = 3_600
-
-
-_SETTINGS = "SELECT name, value, changed FROM system.settings WHERE has({names:Array(String)}, name)"
 
 
 class _NotRestored(ServerError):
@@ -66,7 +66,9 @@ class Sessions:
             return
         connection = self._engine.connect()
         try:
-            _apply(connection, request, readonly=1 if user.readonly else 2 if request.is_get else 0)
+            _apply(
+                connection, request, self._engine.folder, readonly=1 if user.readonly else 2 if request.is_get else 0
+            )
             yield connection
         finally:
             connection.close()
@@ -84,7 +86,7 @@ class Sessions:
             if not session.busy.acquire(blocking=False):
                 raise ServerError(SESSION_IS_LOCKED, f"Session {key[1]} is locked by a concurrent client")
         try:
-            with _borrowed(session.connection, request):
+            with _borrowed(session.connection, request, self._engine.folder):
                 yield session.connection
         except _NotRestored:
             with self._lock:
@@ -117,7 +119,7 @@ def _timeout_s(request: Request) -> int:
     return int(text)
 
 
-def _apply(connection: Any, request: Request, *, readonly: int = 0) -> None:
+def _apply(connection: Any, request: Request, folder: Path, *, readonly: int = 0) -> None:
     # The id goes into log_comment, where KILL QUERY finds it: chDB gives its queries ids of its own.
     settings = {"log_comment": request.query_id, **request.settings}
     if readonly:
@@ -129,40 +131,37 @@ def _apply(connection: Any, request: Request, *, readonly: int = 0) -> None:
             connection.query(f"USE {quote_name(request.database)}")
         connection.query("SET " + ", ".join(f"{name} = {quote(value)}" for name, value in settings.items()))
         for table in request.external_tables:
-            connection.query(f"CREATE TEMPORARY TABLE {quote_name(table.name)} ({table.structure})")
-            with connection.send_insert(f"INSERT INTO {quote_name(table.name)}", table.format) as inserter:
-                inserter.append(table.data)
-                inserter.finish()
+            create_external_table(connection, table, folder)
         if readonly:
             connection.query(f"SET readonly = {readonly}")
 
 
 @contextmanager
-def _borrowed(connection: Any, request: Request) -> Iterator[None]:
+def _borrowed(connection: Any, request: Request, folder: Path) -> Iterator[None]:
     """Apply the request's settings to a session's connection and put the session's own back afterwards.
 
     Settings of a URL are for one query. Left behind, an old insert_deduplication_token would drop later inserts.
     """
-    names = "[" + ", ".join(quote(name) for name in ("log_comment", *request.settings)) + "]"
+    names = sorted(request.settings)
     with engine_errors():
-        saved = connection.query(_SETTINGS, "TSV", params={"names": names})
-        database = connection.query("SELECT currentDatabase()", "TSVRaw").bytes().decode().rstrip("\n")
+        columns = ["currentDatabase()", *(f"toString(getSetting({quote(name)}))" for name in names)]
+        row = connection.query("SELECT " + ", ".join(columns), "TSV").bytes().decode()
+    database, *values = row.rstrip("\n").split("\t")
     try:
-        _apply(connection, request)
+        _apply(connection, request, folder)
         yield
     finally:
         try:
-            _restore(connection, request, database, saved.bytes().decode())
+            _restore(connection, request, database, dict(zip(names, values, strict=True)))
         except Exception as error:
             raise _NotRestored(UNKNOWN_EXCEPTION, f"The session was closed: {error}") from error
 
 
-def _restore(connection: Any, request: Request, database: str, saved_rows: str) -> None:
+def _restore(connection: Any, request: Request, database: str, settings: dict[str, str]) -> None:
     for table in request.external_tables:
         connection.query(f"DROP TEMPORARY TABLE IF EXISTS {quote_name(table.name)}")
+    # TSV and SQL literals share their escapes, so what came as TSV goes back as it is.
     if request.database:
-        connection.query(f"USE {quote_name(database)}")
-    rows = [line.split("\t") for line in saved_rows.splitlines()]
-    # TSV and string literals share their escapes, so the value goes back as it came.
-    former = [f"{name} = " + (f"'{value}'" if changed == "1" else "DEFAULT") for name, value, changed in rows]
-    connection.query("SET " + ", ".join(former))
+        connection.query(f"USE `{database}`")
+    if settings:
+        connection.query("SET " + ", ".join(f"{name} = '{value}'" for name, value in settings.items()))

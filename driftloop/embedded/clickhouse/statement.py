@@ -21,6 +21,7 @@ REFUSED_ENGINES = frozenset(
     }
 )  # fmt: skip
 
+_BACKSLASHED = str.maketrans({"\\": "\\\\", "'": "\\'", "`": "\\`"})
 _TOKEN = re.compile(
     rb"""(?P<space> \s+ | --[^\n]* | \#[!\ ][^\n]* | /\*.*?\*/ )
        | (?P<quoted> '(?:[^'\\]|\\.)*' | `(?:[^`\\]|\\.)*` | "(?:[^"\\]|\\.)*" )
@@ -32,6 +33,16 @@ _DATA_START = re.compile(rb"[ \t\f]*;?[ \t\f]*\r?\n?")
 _READS = frozenset({b"SELECT", b"WITH", b"FROM", b"SHOW", b"DESCRIBE", b"DESC", b"EXISTS", b"EXPLAIN", b"CHECK"})
 _STREAMS = frozenset({b"SELECT", b"WITH", b"FROM"})
 _HARMLESS = frozenset({b"SET", b"USE"})
+
+
+def quote(text: str) -> str:
+    """Return the text as an SQL string literal."""
+    return f"'{text.translate(_BACKSLASHED)}'"
+
+
+def quote_name(name: str) -> str:
+    """Return the name as a quoted SQL identifier."""
+    return f"`{name.translate(_BACKSLASHED)}`"
 
 
 @dataclass(frozen=True)
@@ -65,11 +76,17 @@ def first_word(sql: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Insert:
-    """An INSERT whose rows follow as data: the statement up to its FORMAT, the format, and where the data begins."""
+    """An INSERT whose rows follow as data."""
 
-    sql: str
+    target: str  # INSERT INTO and the table with its columns
+    settings: str  # the SETTINGS clause, or empty
     format: str
-    data_start: int
+    data_start: int  # the first byte of data behind the statement
+
+    def reading_from(self, path: str) -> str:
+        """Return the same insert with its rows in a file, uncompressed."""
+        source = f"FROM INFILE {quote(path)} COMPRESSION 'none'"
+        return f"{self.target} {source} {self.settings} FORMAT {self.format}"
 
 
 def parse_insert(sql: bytes) -> Insert | None:
@@ -78,24 +95,35 @@ def parse_insert(sql: bytes) -> Insert | None:
     `sql` may end anywhere inside the data. Without FORMAT or VALUES the rows are taken for VALUES, as ClickHouse does.
     """
     tokens = read_tokens(sql)
-    if next(tokens, None) is None or first_word(sql) != b"INSERT":
+    first = next(tokens, None)
+    if first is None or first.text != b"INSERT":
         return None
-    before = b""
+    before, settings_start = b"", None
+
+    def insert(end: int, form: str, data_start: int) -> Insert:
+        middle = end if settings_start is None else settings_start
+        return Insert(
+            _decode(sql[:middle]).rstrip("; \r\n\t"), _decode(sql[middle:end]).rstrip("; \r\n\t"), form, data_start
+        )
+
     for token in tokens:
         starts_clause = token.kind == "word" and token.depth == 0 and before != b"."
         if token.text in (b"SELECT", b"WITH") and (starts_clause or before == b"("):
             return None
         if starts_clause and token.text == b"VALUES":
-            return Insert(_decode(sql[: token.start]), "Values", token.end)
+            return insert(token.start, "Values", token.end)
+        if starts_clause and token.text == b"INFILE" and before == b"FROM":
+            raise ServerError(NOT_IMPLEMENTED, "FROM INFILE is not allowed over HTTP.")
+        if starts_clause and token.text == b"SETTINGS":
+            settings_start = token.start
         if starts_clause and token.text == b"FORMAT" and before != b"INTO":
             name = next(tokens, None)
             if name is not None and name.kind == "word":
                 data = _DATA_START.match(sql, name.end)
-                name_as_written = sql[name.start : name.end]
                 assert data is not None  # it matches the empty string
-                return Insert(_decode(sql[: token.start]), _decode(name_as_written), data.end())
+                return insert(token.start, _decode(sql[name.start : name.end]), data.end())
         before = token.text
-    return Insert(_decode(sql).rstrip().rstrip(";"), "Values", len(sql))
+    return insert(len(sql), "Values", len(sql))
 
 
 @dataclass(frozen=True)
@@ -135,10 +163,11 @@ def _refuse_engines(tokens: list[Token]) -> None:
     for place, word in enumerate(words):
         if word != b"ENGINE":
             continue
-        name = next((text for text in words[place + 1 : place + 3] if text != b"="), b"").decode(errors="replace")
-        if name.lower() in REFUSED_ENGINES:
+        name = next((text for text in words[place + 1 : place + 3] if text != b"="), b"")
+        engine = name.strip(b'`"').decode(errors="replace")
+        if engine.lower() in REFUSED_ENGINES:
             reason = (
-                f"Table engine {name.capitalize()} is not supported by the embedded server: a table of it that is "
+                f"Table engine {engine.capitalize()} is not supported by the embedded server: a table of it that is "
                 "left behind keeps the data folder from starting. Use a ClickHouse server for it."
             )
             raise ServerError(UNKNOWN_STORAGE, reason)
