@@ -21,6 +21,7 @@ from schemas.events import Alert, RetrainRequest, RoleMap
 from schemas.spec import AlertRule, ModelHistory, ModelSpec, PublishedSpec, Severity
 from store.alerts import LastAlert, insert_alerts, read_fired_alerts, read_last_alerts, read_transitions
 from store.client import ClickHouse
+from store.judgements import insert_judgement, read_newest_measured_at
 from store.measurements import DriftRow, PerformanceRow, has_labels, read_drift, read_most_drifted, read_performance
 from streams.logic.alerts import Observation, Standing, Transition, advance
 from streams.logic.policy import Fired, decide_retraining
@@ -81,9 +82,11 @@ class Judge:
         2. decide each window, and let the alert machine say what follows;
         3. store the state changes, wait for the store;
         4. send them, wait for the log;
-        5. send the retrain requests of those that fire.
+        5. send the retrain requests of those that fire;
+        6. store up to where this was judged.
         """
         spec = history.latest.spec
+        measured_at = read_newest_measured_at(self._ch, spec.model)
         last = read_last_alerts(self._ch, spec.model)
         windows = self._read_windows(spec, min((_read_from(last, name, "") for name, _ in name_rules(spec)), default=0))
         alerts: list[Alert] = []
@@ -93,6 +96,7 @@ class Judge:
             else:
                 alerts += self._judge_drift(spec, name, rule, last, windows, newest_start)
         self._announce(spec, alerts)
+        insert_judgement(self._ch, spec.model, measured_at, self._clock.now_ms())
         return alerts
 
     def repeat(self, history: ModelHistory) -> None:

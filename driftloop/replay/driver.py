@@ -101,7 +101,7 @@ class Replay:
                 if self.pace.lockstep or (self.pace.drain and step is self.steps[-1]):
                     self.advance_watermarks(producer, partitions, step.end_ms)
                     producer.flush(FLUSH_TIMEOUT_S)
-                    settling.wait(step.end_ms, timeout_s)
+                    settling.wait(self.find_since(step), step.end_ms, timeout_s)
                 self.progress.num_windows += 1
                 if self.on_step:
                     self.on_step(step, self.progress)
@@ -109,6 +109,12 @@ class Replay:
         finally:
             settling.close()
         return self.progress
+
+    def find_since(self, step: Step) -> int:
+        """The start of the first window that the step can have changed: by its rows, or by labels of earlier ones."""
+        if not self.pace.lockstep:
+            return int(self.source.ts_ms[0]) - self.spec.windows.size_ms
+        return step.end_ms - 2 * self.spec.windows.size_ms - self.source.label_delay_ms
 
     def send(self, producer: Producer, names: dict[str, str], step: Step, began_s: float) -> None:
         for row, event in enumerate(self.build_records(step), step.row_from):

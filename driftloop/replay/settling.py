@@ -10,17 +10,19 @@ import time
 from schemas.connections import Runtime
 from schemas.errors import DriftloopError, Retryable
 from schemas.identity import request_id
+from schemas.instants import format_instant
 from schemas.spec import PublishedSpec
 from schemas.topics import INBOUND
 from store.alerts import read_fired_alerts
 from store.client import ClickHouse
+from store.judgements import is_judged
 from store.log.followers import RoleFollower, SpecFollower
 from store.log.offsets import read_end_offsets
 from store.markers import read_sink_markers
 from store.overview import count_scored, read_jobs
-from store.summaries import read_markers
+from store.summaries import read_markers, read_stamps
+from store.windows import read_label_counts, read_measured_labels, read_measured_windows
 from streams.logic.policy import Fired, decide_retraining
-from streams.work import find_model_work
 
 POLL_S = 0.05
 JOB = "monitor"
@@ -42,8 +44,8 @@ class Settling:
         self.roles.close()
         self.store.close()
 
-    def wait(self, end_ms: int, timeout_s: float) -> None:
-        """Return when nothing is left to do for time before `end_ms`; DriftloopError naming what is missing.
+    def wait(self, since_ms: int, end_ms: int, timeout_s: float) -> None:
+        """Return when nothing is left to do for windows within [since, end); DriftloopError naming what is missing.
 
         ClickHouse or Kafka may go away and come back meanwhile.
         """
@@ -51,7 +53,7 @@ class Settling:
         missing = "an answer"
         while time.monotonic() < deadline_s:
             try:
-                missing = self.find_missing(end_ms)
+                missing = self.find_missing(since_ms, end_ms)
             except Retryable as error:
                 missing = str(error)
                 time.sleep(0.5)
@@ -62,7 +64,7 @@ class Settling:
             f"{self.model}: waited {timeout_s:.0f} s for {missing}. See the logs of the roles, and `driftloop status`"
         )
 
-    def find_missing(self, end_ms: int) -> str:
+    def find_missing(self, since_ms: int, end_ms: int) -> str:
         """What is still missing, in words; empty when all is done. Cheap questions first."""
         self.specs.refresh()
         history = self.specs.catalogue.get(self.model)
@@ -72,7 +74,7 @@ class Settling:
         return (
             self.find_unread()
             or self.find_unscored(end_ms, published)
-            or self.find_unmeasured(end_ms, published)
+            or self.find_unmeasured(since_ms, end_ms, published)
             or self.find_unfinished(published)
         )
 
@@ -103,8 +105,29 @@ class Settling:
                 return f"version {version} to score {num_records - num_scored} of {num_records} records"
         return ""
 
-    def find_unmeasured(self, end_ms: int, published: PublishedSpec) -> str:
-        return find_model_work(self.store, self.runtime, published, end_ms)
+    def find_unmeasured(self, since_ms: int, end_ms: int, published: PublishedSpec) -> str:
+        """Windows within [since, end) whose events or labels exceed what their last measurement covered."""
+        covered: dict[tuple[int, int], int] = {}
+        for stamp in read_stamps(self.store, JOB, self.model, since_ms):
+            if stamp.window_end <= end_ms:
+                window = (stamp.window_start, stamp.window_end)
+                covered[window] = covered.get(window, 0) + stamp.stamp
+        measured = read_measured_windows(self.store, self.model, since_ms)
+        for window, stamps in covered.items():
+            if window not in measured or measured[window].covered < stamps:
+                return f"the window of {format_instant(window[0])} to be measured"
+        windows = published.spec.windows
+        metric = published.spec.performance.metrics[0]
+        labelled = {
+            (row.window_start, row.model_version): row.covered
+            for row in read_measured_labels(self.store, self.model, metric, since_ms)
+        }
+        for count in read_label_counts(
+            self.store, self.model, windows.size_ms, windows.origin_ms, since_ms, end_ms
+        ):
+            if count.num_labels and labelled.get((count.window_start, count.model_version), 0) < count.covered:
+                return f"the labels of the window of {format_instant(count.window_start)} to be measured"
+        return "" if is_judged(self.store, self.model) else "what was measured to be judged"
 
     def find_unfinished(self, published: PublishedSpec) -> str:
         """A retraining that was asked for and is not yet decided; waiting for labels is no work."""

@@ -47,6 +47,7 @@ class ReplaySource:
     label_ts_ms: np.ndarray
     label_id: list[str]
     label: list[object]
+    label_delay_ms: int = 0
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -100,6 +101,7 @@ def build_source(frame: pd.DataFrame, file: Path, spec: ModelSpec, columns: Repl
         label_ts_ms=label_ts,
         label_id=label_ids,
         label=label_values,
+        label_delay_ms=columns.label_delay_ms,
         notes=notes,
     )
 

@@ -75,6 +75,16 @@ CREATE TABLE IF NOT EXISTS alerts
 ENGINE = ReplacingMergeTree
 ORDER BY (model, alert_id, transition_id);
 
+-- Everything measured up to `measured_at` is judged: its alerts and requests are stored and sent.
+CREATE TABLE IF NOT EXISTS judgements
+(
+    model LowCardinality(String),
+    measured_at DateTime64(3, 'UTC'),
+    judged_at DateTime64(3, 'UTC')
+)
+ENGINE = ReplacingMergeTree(measured_at)
+ORDER BY model;
+
 CREATE TABLE IF NOT EXISTS subscriptions
 (
     name String,

@@ -40,7 +40,7 @@ def finish(running: RunningStack, end_ms: int, timeout_s: float = 120.0) -> None
     producer.flush(30.0)
     settling = Settling(running.runtime, truth.MODEL)
     try:
-        settling.wait(end_ms, timeout_s)
+        settling.wait(truth.START_MS, end_ms, timeout_s)
     finally:
         settling.close()
 
