@@ -81,17 +81,16 @@ class ConfidenceEstimator:
     def estimate(self, scores: NDArray[Any], predictions: NDArray[Any] | None = None) -> dict[str, float]:
         """Return the expected value of every metric of a binary model, under the names of the realized ones.
 
-        Without predictions, a score of at least 0.5 predicts 1. Rows without a score are left out.
+        A row without a prediction predicts 1 if its score is at least 0.5. Rows without a score are
+        left out.
         Precision, recall and f1 are ratios of expected counts. NaN where nothing is defined.
         """
         score = np.asarray(scores, dtype=np.float64)
         known = ~np.isnan(score)
-        if predictions is None:
-            predicted = score >= 0.5
-        else:
-            guess = np.asarray(predictions, dtype=np.float64)
-            known &= ~np.isnan(guess)
-            predicted = guess == 1
+        predicted = score >= 0.5
+        if predictions is not None:
+            sent = np.asarray(predictions, dtype=np.float64)
+            predicted = np.where(np.isnan(sent), predicted, sent == 1)
         score, predicted = score[known], predicted[known]
         # One order for all sums: the values do not depend on that of the rows, to the last bit.
         order = np.lexsort((predicted, score))

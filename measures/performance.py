@@ -54,17 +54,18 @@ def measure_performance(
 ) -> dict[str, float]:
     """Measure `metrics` (default: all of the task) on n labelled rows.
 
-    - binary: labels and predictions 0 or 1, scores the probability of class 1. Without predictions,
-      a score of at least 0.5 predicts 1.
+    - binary: labels and predictions 0 or 1, scores the probability of class 1. A row without a
+      prediction predicts 1 if its score is at least 0.5.
     - multiclass: labels and predictions are strings, scores is (n, len(classes)) in the order of
-      `classes`. Without predictions, the class of the largest score is predicted.
+      `classes`. A row without a prediction predicts the class of its largest score.
     - regression: labels and predictions are floats.
 
-    Rows whose label is missing (NaN, None) count nowhere; rows whose score or prediction is missing
-    do not count in the metrics that need it. A metric that is undefined on the rows (no rows, one
-    class only, no positive prediction for precision, a class without labels for the multiclass
-    roc_auc) is NaN; nothing warns. Values equal scikit-learn's: f1 and roc_auc of multiclass are
-    macro averages, one class against the rest; mape is a share, not per cent.
+    Rows whose label is missing (NaN, None) count nowhere; rows without a score do not count in the
+    metrics of scores, nor rows with neither prediction nor score in those of predictions. A metric
+    that is undefined on the rows (no rows, one class only, no positive prediction for precision, a
+    class without labels for the multiclass roc_auc) is NaN; nothing warns. Values equal
+    scikit-learn's: f1 and roc_auc of multiclass are macro averages, one class against the rest;
+    mape is a share, not per cent.
 
     Raises ValueError for a metric that the task does not have, and for scores without their classes.
 
@@ -115,9 +116,9 @@ def _measure_binary(
     labels: Floats, predictions: Floats | None, scores: Floats | None, wanted: Sequence[str]
 ) -> dict[str, float]:
     found: dict[str, float] = {}
-    if predictions is None and scores is not None:
-        predictions = np.where(np.isnan(scores), math.nan, scores >= 0.5)
     if scores is not None:
+        by_score = np.where(np.isnan(scores), math.nan, scores >= 0.5)
+        predictions = by_score if predictions is None else np.where(np.isnan(predictions), by_score, predictions)
         known = ~(np.isnan(labels) | np.isnan(scores))
         truth, score = labels[known], scores[known]
         if "roc_auc" in wanted:
@@ -151,11 +152,12 @@ def _measure_multiclass(
     if scores is not None:
         if classes is None or scores.ndim != 2 or scores.shape[1] != len(classes):
             raise ValueError(f"multiclass scores of shape {scores.shape} need `classes`, one name a column")
-        known = labelled & ~np.isnan(scores).any(axis=1)
+        scored = ~np.isnan(scores).any(axis=1)
+        known = labelled & scored
         found |= _measure_class_scores(labels[known], scores[known], classes, wanted)
-        if predictions is None:
-            predictions = np.full(len(labels), None, dtype=object)
-            predictions[known] = np.asarray(list(classes), dtype=object)[scores[known].argmax(axis=1)]
+        predictions = np.full(len(labels), None) if predictions is None else predictions.astype(object)
+        open_rows = scored & _find_missing(predictions)
+        predictions[open_rows] = np.asarray(list(classes), dtype=object)[scores[open_rows].argmax(axis=1)]
     if predictions is not None:
         known = labelled & ~_find_missing(predictions)
         truth, predicted = labels[known], predictions[known]

@@ -42,6 +42,13 @@ def test_missing_scores_are_left_out(estimator: ConfidenceEstimator) -> None:
     assert np.isnan(estimator.calibrate(with_missing)).tolist() == [True, False, False, True, False]
 
 
+def test_a_row_without_a_prediction_predicts_by_its_score(estimator: ConfidenceEstimator) -> None:
+    scores = np.array([0.1, 0.5, 0.9, 0.3])
+    assert estimator.estimate(scores, np.full(4, math.nan)) == estimator.estimate(scores)
+    sent = estimator.estimate(scores, np.array([1.0, math.nan, math.nan, 0.0]))
+    assert sent == estimator.estimate(scores, np.array([1.0, 1.0, 1.0, 0.0]))
+
+
 def test_no_rows_have_no_estimate(estimator: ConfidenceEstimator) -> None:
     assert all(math.isnan(value) for value in estimator.estimate(np.array([])).values())
 

@@ -46,14 +46,24 @@ def test_a_label_that_the_model_does_not_know_is_a_certain_miss() -> None:
 
 def test_missing_values_are_left_out_where_they_matter() -> None:
     labels = np.array([1, 0, 1, 0, NAN, 1])
-    scores = np.array([0.9, 0.2, NAN, 0.4, 0.3, 0.8])
+    scores = np.array([0.9, 0.7, NAN, 0.4, 0.3, 0.8])
     predictions = np.array([1, NAN, 0, 0, 1, 1])
     measured = measure_performance("binary", labels, predictions, scores)
-    with_scores, with_predictions = [0, 1, 3, 5], [0, 2, 3, 5]
-    assert measured["brier"] == pytest.approx(np.mean((labels - scores)[with_scores] ** 2))
-    assert measured["accuracy"] == np.mean((labels == predictions)[with_predictions])
-    texts = np.array(["a", None, "b"], dtype=object)
-    assert measure_performance("multiclass", texts, np.array(["a", "a", None], dtype=object))["accuracy"] == 1.0
+    assert measured["brier"] == pytest.approx(np.mean((labels - scores)[[0, 1, 3, 5]] ** 2))
+    # Row 1 sent no prediction: its score predicts 1, which is wrong, as is row 2; row 4 has no label.
+    assert measured["accuracy"] == 3 / 5
+    assert measure_performance("binary", labels, predictions)["accuracy"] == 3 / 4
+
+
+def test_missing_multiclass_values() -> None:
+    labels = np.array(["a", None, "b", "b"], dtype=object)
+    predictions = np.array(["a", "a", None, None], dtype=object)
+    assert measure_performance("multiclass", labels, predictions)["accuracy"] == 1.0
+    scores = np.array([[0.1, 0.9], [0.9, 0.1], [0.2, 0.8], [NAN, 0.9]])
+    measured = measure_performance("multiclass", labels, predictions, scores, ("a", "b"))
+    assert measured["accuracy"] == 1.0
+    assert measured["log_loss"] == pytest.approx(-(math.log(0.1) + math.log(0.8)) / 2)
+    assert predictions[2] is None  # the caller's array is left alone
 
 
 def test_constant_labels_have_no_r2() -> None:
