@@ -62,7 +62,8 @@ class TabularNetwork(nn.Module):
 
 def choose_embedding_width(num_codes: int) -> int:
     """Return the width of an embedding: 1.6 · codes^0.56 (the rule of fast.ai), 2 to 16."""
-    return min(_MAX_EMBEDDING_WIDTH, max(2, round(1.6 * num_codes**0.56)))
+    width: float = 1.6 * num_codes**0.56
+    return min(_MAX_EMBEDDING_WIDTH, max(2, round(width)))
 
 
 _HIDDEN: dict[str, tuple[int, ...]] = {"mlp": (64, 32), "linear": ()}

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas.columns import EventColumns
+from schemas.columns import EventColumns, format_numbers
 from schemas.errors import ConfigurationError
 from schemas.spec import FeatureSpec
 
@@ -66,8 +66,7 @@ class FeatureRows:
         """Return a feature as strings (n,), null where it is missing; 1.0 reads "1"."""
         if name in self.texts:
             return self.texts[name]
-        numbers = self.read_number(name)
-        return pa.array([None if math.isnan(value) else format(value, ".15g") for value in numbers.tolist()], pa.string())
+        return pa.array(format_numbers(self.read_number(name)), pa.string())
 
 
 class NumberColumn(msgspec.Struct, frozen=True):
@@ -182,4 +181,5 @@ def _encode_category(category: CategoryColumn, values: pa.Array) -> NDArray[np.i
     # One entry a distinct value, and a last one for null (index -1).
     table = np.array([code_of.get(value, _OTHER) for value in encoded.dictionary.to_pylist()] + [_MISSING], np.int64)
     index = encoded.indices.fill_null(len(table) - 1).to_numpy()
-    return table[index]
+    codes: NDArray[np.int64] = table[index]
+    return codes

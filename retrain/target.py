@@ -54,7 +54,7 @@ class Target(msgspec.Struct, frozen=True):
         if self.task == "multiclass":
             code_of = {name: code for code, name in enumerate(self.classes)}
             return np.array([code_of[label] for label in labels.to_pylist()], dtype=np.int64)
-        values = labels.to_numpy(zero_copy_only=False).astype(np.float64)
+        values: Floats = labels.to_numpy(zero_copy_only=False).astype(np.float64)
         if self.task == "regression":
             values = (values - self.mean) / self.scale
         return values.astype(np.float32)

@@ -1,0 +1,265 @@
+"""One job, start to end, in a process of its own: snapshot, train, judge, store.
+
+A pure function of the order, the rows in the store, the code and the seed. It must not promote, nor
+write a job's state: it reports on standard output, and the trainer records. Run as
+`python -m retrain.job` with the order as the first line of standard input; when that input closes,
+the trainer is gone, and the process ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+import pandas as pd
+import torch
+
+from measures.performance import measure_performance, primary_metric
+from retrain.card import write_card
+from retrain.champion import arrange_challenger, arrange_champion, list_classes, read_champion_outputs
+from retrain.device import choose_device, pin_threads
+from retrain.gate import GateRows, Verdict, judge_challenger
+from retrain.network import NetworkConfig, TabularNetwork, configure_network
+from retrain.order import (
+    EpochTrained,
+    JobFinished,
+    JobInterrupted,
+    JobOrder,
+    JobReport,
+    JobUnfit,
+    NetworkTrained,
+    Snapshotted,
+    decode_order,
+    encode_line,
+)
+from retrain.preprocessing import Preprocessing, fit_preprocessing
+from retrain.snapshot import Snapshot, guard_against_leaks, take_snapshot
+from retrain.target import Scored, Target, UnfitLabelsError, fit_target
+from retrain.trained_model import (
+    CARD,
+    MANIFEST,
+    WEIGHTS,
+    DataRange,
+    Manifest,
+    TrainedModel,
+    describe_signature,
+    read_code_version,
+    save_weights,
+)
+from retrain.training import EpochMeasured, TrainingConfig, TrainingRows, configure_training, train_network
+from schemas.clock import Clock, SystemClock
+from schemas.errors import ConfigurationError, Retryable
+from schemas.spec import RetrainSpec
+from store.artifacts import ArtifactFolder
+from store.client import ClickHouse
+from store.reference import insert_reference
+
+Report = Callable[[JobReport], None]
+
+# Below this a network only learns noise, and a tenth of the rows validates nothing.
+_MIN_TRAIN_ROWS = 100
+
+
+def run_job(order: JobOrder, report: Report, clock: Clock) -> JobFinished:
+    """Run a job; safe to repeat, since all that it stores is named by its content.
+
+    Raises UnfitLabelsError or ConfigurationError when trying again would not help.
+    """
+    ch = ClickHouse(order.clickhouse)
+    try:
+        train, gate = _take_snapshots(ch, order)
+        training = _Training(order, train, gate, report, clock)
+        training.run()
+        scored = training.model.score(gate.read_features())
+        verdict = _judge(ch, order, gate, training.target, scored)
+        return _store(ch, order, training, gate, scored, verdict)
+    finally:
+        ch.close()
+
+
+def _take_snapshots(ch: ClickHouse, order: JobOrder) -> tuple[Snapshot, Snapshot]:
+    spec = order.published.spec
+    train = take_snapshot(ch, order.model, spec.task, spec.features, order.train_from, order.train_to)
+    gate = take_snapshot(ch, order.model, spec.task, spec.features, order.gate_from, order.gate_to)
+    if train.num_rows < _MIN_TRAIN_ROWS:
+        raise UnfitLabelsError(f"there are {train.num_rows} labelled rows to train on; {_MIN_TRAIN_ROWS} are needed")
+    return train, guard_against_leaks(train, gate)
+
+
+class _Training:
+    """The middle of a job: from rows to a network, with all that the manifest tells of it."""
+
+    def __init__(self, order: JobOrder, train: Snapshot, gate: Snapshot, report: Report, clock: Clock) -> None:
+        self._order, self._train, self._report, self._clock = order, train, report, clock
+        self.spec = order.published.spec
+        self.settings = self.spec.retrain or RetrainSpec()
+        self.device = choose_device(self.settings.resources.accelerator)
+        self.num_threads = pin_threads()
+        self.data_hash = hashlib.sha256(f"{train.sha256}\n{gate.sha256}\n".encode()).hexdigest()
+        report(
+            Snapshotted(
+                num_train_rows=train.num_rows,
+                num_gate_rows=gate.num_rows,
+                data_hash=self.data_hash,
+                device=self.device.type,
+            )
+        )
+        self.train = _range_of(train)
+        self.gate = _range_of(gate)
+
+    def run(self) -> None:
+        """Train; afterwards `network`, `model`, `num_epochs` and all configurations are there."""
+        train = self._train
+        rows = train.read_features()
+        self.preprocessing: Preprocessing = fit_preprocessing(rows, self.spec.features)
+        self.target: Target = fit_target(self.spec.task, train.labels)
+        self.network_config: NetworkConfig = configure_network(
+            self.settings.architecture, self.preprocessing, self.target.num_outputs
+        )
+        self.config: TrainingConfig = configure_training(train.num_rows, self._order.seed)
+        data = TrainingRows.load(self.preprocessing.encode(rows), self.target.encode(train.labels), self.device)
+        self._started_s = self._epoch_started_s = self._clock.monotonic_s()
+        self.network: TabularNetwork
+        self.network, self.num_epochs = train_network(
+            self.network_config, self.target, data, self.config, self._report_epoch
+        )
+        self.model = TrainedModel(self.network, self.preprocessing, self.target)
+        self._report(NetworkTrained(num_epochs=self.num_epochs, seconds=self._clock.monotonic_s() - self._started_s))
+
+    def _report_epoch(self, epoch: EpochMeasured) -> None:
+        now_s = self._clock.monotonic_s()
+        labels = self._train.labels.to_numpy(zero_copy_only=False)[-len(epoch.outputs) :]
+        task, metric = self.spec.task, primary_metric(self.spec.task)
+        scored = self.target.decode(epoch.outputs)
+        classes = self.target.classes
+        outputs = arrange_challenger(scored, task, classes)
+        if task == "regression":
+            value = measure_performance(task, labels, predictions=outputs, metrics=[metric])[metric]
+        else:
+            value = measure_performance(task, labels, scores=outputs, classes=classes, metrics=[metric])[metric]
+        self._report(
+            EpochTrained(
+                epoch=epoch.epoch,
+                loss=epoch.loss,
+                validation_loss=epoch.validation_loss,
+                metric_name=metric,
+                metric=None if np.isnan(value) else value,
+                seconds=now_s - self._epoch_started_s,
+            )
+        )
+        self._epoch_started_s = now_s
+
+
+def _judge(ch: ClickHouse, order: JobOrder, gate: Snapshot, target: Target, scored: Scored) -> Verdict:
+    spec = order.published.spec
+    ids = gate.table["record_id"]
+    outputs = read_champion_outputs(ch, order.model, order.champion, gate.start, gate.end, ids)
+    labels = gate.labels.to_numpy(zero_copy_only=False)
+    classes = list_classes(outputs, labels, target.classes) if spec.task == "multiclass" else ()
+    rows = GateRows(
+        spec.task,
+        labels,
+        arrange_champion(outputs, spec.task, classes),
+        arrange_challenger(scored, spec.task, classes),
+        classes or None,
+    )
+    return judge_challenger(rows, (spec.retrain or RetrainSpec()).promote, spec.windows.min_rows)
+
+
+def _store(
+    ch: ClickHouse, order: JobOrder, training: _Training, gate: Snapshot, scored: Scored, verdict: Verdict
+) -> JobFinished:
+    weights = save_weights(training.network)
+    manifest = Manifest(
+        model=order.model,
+        job_id=order.job_id,
+        architecture=training.settings.architecture,
+        spec_version=order.published.spec_version,
+        signature=describe_signature(training.preprocessing, training.target),
+        preprocessing=training.preprocessing,
+        target=training.target,
+        network=training.network_config,
+        training=training.config,
+        num_epochs=training.num_epochs,
+        train=training.train,
+        gate=training.gate,
+        champion=order.champion,
+        verdict=verdict.words,
+        metrics=verdict.metrics,
+        code_version=read_code_version(),
+        torch_version=torch.__version__,
+        device=training.device.type,
+        num_threads=training.num_threads,
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+    )
+    text, card = msgspec.json.format(msgspec.json.encode(manifest)), write_card(manifest)
+    files = {WEIGHTS: weights, MANIFEST: text, CARD: card.encode()}
+    stored = ArtifactFolder(order.artifacts).write(order.model, order.job_id[:12], files)
+    reference_hash = hashlib.sha256(f"{gate.sha256}\n{stored.sha256}\n".encode()).hexdigest()
+    insert_reference(ch, reference_hash, _build_reference(gate, scored))
+    return JobFinished(
+        passed=verdict.passed,
+        verdict=verdict.words,
+        metrics=verdict.metrics,
+        architecture=manifest.architecture,
+        data_hash=training.data_hash,
+        uri=stored.uri,
+        sha256=stored.sha256,
+        reference_hash=reference_hash,
+        manifest=text.decode(),
+        card=card,
+    )
+
+
+def _build_reference(gate: Snapshot, scored: Scored) -> pd.DataFrame:
+    """Return the gate rows as a reference: features, ts and label as stored, outputs by the new version."""
+    table = gate.table
+    columns: dict[str, object] = {
+        name[2:]: table[name].to_pandas() for name in table.column_names if name[:2] in ("f:", "t:")
+    }
+    columns["ts"] = table["ts"].to_pandas()
+    columns["label"] = gate.labels.to_numpy(zero_copy_only=False)
+    if scored.score is not None:
+        columns["score"] = scored.score
+    columns["prediction"] = scored.prediction if scored.prediction_text is None else scored.prediction_text
+    columns |= {f"scores:{name}": values for name, values in (scored.scores or {}).items()}
+    return pd.DataFrame(columns)
+
+
+def _range_of(rows: Snapshot) -> DataRange:
+    return DataRange(start=rows.start, end=rows.end, num_rows=rows.num_rows, sha256=rows.sha256)
+
+
+def main() -> int:
+    """Run the job that standard input orders; the exit status is 0 when the last report says how it ended."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    order = decode_order(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_trainer, daemon=True).start()
+    try:
+        _print(run_job(order, _print, SystemClock()))
+    except (UnfitLabelsError, ConfigurationError) as error:
+        _print(JobUnfit(reason=str(error)))
+    except Retryable as error:
+        _print(JobInterrupted(reason=str(error)))
+    return 0
+
+
+def _print(report: JobReport) -> None:
+    sys.stdout.buffer.write(encode_line(report))
+    sys.stdout.buffer.flush()
+
+
+def _end_with_trainer() -> None:
+    # A trainer that was killed cannot say so; the end of our input does.
+    sys.stdin.buffer.read()
+    os._exit(3)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

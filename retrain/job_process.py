@@ -1,0 +1,106 @@
+"""A job's process as the trainer sees it: started, listened to, and never left behind.
+
+Owns the process's life and its deadline. A fresh interpreter, because neither CUDA nor threads
+survive a fork; it must not interpret the reports.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import msgspec
+
+from retrain.order import JobOrder, JobReport, decode_report, encode_line
+from schemas.clock import Clock
+
+log = logging.getLogger(__name__)
+
+# A job reports a few dozen lines; more would be a defect of ours.
+_NUM_REPORTS_MAX = 10_000
+_TERMINATE_TIMEOUT_S = 2.0
+
+
+class JobProcess:
+    """One running job; `read_reports` brings what it has said since, `is_over` whether it has ended."""
+
+    def __init__(self, order: JobOrder, timeout_s: float, clock: Clock) -> None:
+        self._clock = clock
+        self._deadline_s = clock.monotonic_s() + timeout_s
+        self._reports: queue.Queue[JobReport] = queue.Queue(_NUM_REPORTS_MAX)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "retrain.job"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # The packages are found from where they lie, installed or in a checkout.
+            cwd=Path(__file__).resolve().parents[1],
+            # A Ctrl-C on the terminal is for the trainer, which ends its process in order.
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(encode_line(order))
+            # Left open: its end tells the process that the trainer is gone.
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            log.error("job %s: the process ended before it had its order", order.job_id)
+        self._listener = threading.Thread(target=self._listen, name=f"job-{order.job_id[:8]}", daemon=True)
+        self._listener.start()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def read_reports(self) -> list[JobReport]:
+        """Return what the process has reported since the last call, in order; returns at once."""
+        reports = []
+        while True:
+            try:
+                reports.append(self._reports.get_nowait())
+            except queue.Empty:
+                return reports
+
+    def is_over(self) -> bool:
+        """Say whether the process has ended and everything it said has been heard."""
+        return self._process.poll() is not None and not self._listener.is_alive() and self._reports.empty()
+
+    def is_late(self) -> bool:
+        """Say whether it has run for longer than it may."""
+        return self._clock.monotonic_s() > self._deadline_s
+
+    def describe_end(self) -> str:
+        """Say how the process ended, in words."""
+        status = self._process.returncode
+        if status is not None and status < 0:
+            return f"was ended by {signal.Signals(-status).name}"
+        return f"ended with status {status}"
+
+    def stop(self) -> None:
+        """End the process, with SIGKILL if it must be; returns when it is gone."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(_TERMINATE_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(_TERMINATE_TIMEOUT_S)
+        self._listener.join(_TERMINATE_TIMEOUT_S)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            try:
+                self._reports.put(decode_report(line), timeout=60)
+            except msgspec.MsgspecError:
+                # A library that prints must not end the job.
+                log.warning("the job's process printed: %s", line.decode(errors="replace").rstrip()[:500])
+        self._process.wait()

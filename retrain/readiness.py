@@ -1,0 +1,124 @@
+"""Which rows a request trains on and is judged on, and whether they are there yet.
+
+Owns the choice of windows and the words of waiting. It must not start anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from schemas.events import RetrainRequest
+from schemas.instants import format_instant
+from schemas.spec import ModelSpec
+from store.client import ClickHouse
+from store.jobs import LabelCoverage, read_first_row_at, read_label_coverage, read_main_version, read_measured_to
+
+# Labels of one window come in many messages. Rows are taken when all are there, or when none has come
+# for this long, so that what is learnt from does not depend on the moment of looking.
+SETTLE_S = 3.0
+
+# A request whose labels do not come for so long is given up.
+WAIT_WINDOWS_MAX = 30
+WAIT_CLOCK_MS_MAX = 30 * 86_400_000
+
+# How far back a manual request looks for its last labelled window.
+_SEARCH_WINDOWS_MAX = 100
+
+
+class JobRanges(NamedTuple):
+    """Rows to train on and to be judged on: start ≤ ts < end, epoch ms."""
+
+    train_from: int
+    train_to: int
+    gate_from: int
+    gate_to: int
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What a look at the store gives: ranges once they are known, the reason to wait (empty: complete).
+
+    `counts` are the labels seen; while they grow and are not all, the rows have not settled.
+    """
+
+    ranges: JobRanges | None
+    champion: str
+    reason: str
+    counts: tuple[LabelCoverage, ...] = ()
+    measured_to: int | None = None
+
+    @property
+    def is_fully_labelled(self) -> bool:
+        """Say whether every row has its label, so that no more can come."""
+        return all(coverage.num_labels == coverage.num_rows for coverage in self.counts)
+
+
+def check_readiness(ch: ClickHouse, request: RetrainRequest, spec: ModelSpec, champion: str | None) -> Readiness:
+    """Look whether the rows of a request are measured and labelled; `champion` None: the model has no roles."""
+    measured_to = read_measured_to(ch, request.model)
+    if request.manual:
+        return _check_manual(ch, request, spec, champion, measured_to)
+    train_to, size_ms = request.first_window_end, request.window_size_ms
+    first_at = read_first_row_at(ch, request.model)
+    train_from = request.first_window_start if first_at is None else min(first_at, request.first_window_start)
+    train_from = _align(train_from, spec)
+    ranges = JobRanges(train_from, train_to, train_to, train_to + size_ms)
+    name = champion or read_main_version(ch, request.model, request.first_window_start, train_to)
+    needed = spec.performance.min_label_coverage
+    train = read_label_coverage(ch, request.model, name, request.first_window_start, train_to)
+    window = format_instant(request.first_window_start)
+    if measured_to is None or measured_to < train_to or train.share < needed:
+        have = f"{_floor(train.share)} of {needed:.2f} labelled"
+        reason = f"waits until window {window} is labelled to train on, and the next to gate on ({have})"
+        return Readiness(ranges, name, reason, (train,), measured_to)
+    gate = read_label_coverage(ch, request.model, name, ranges.gate_from, ranges.gate_to)
+    reason = ""
+    if measured_to < ranges.gate_to or gate.share < needed:
+        have = f"{_floor(gate.share)} of {needed:.2f} labelled"
+        gate_window = format_instant(ranges.gate_from)
+        reason = f"waits until window {gate_window} is labelled to gate on; {window} to train on is labelled ({have})"
+    return Readiness(ranges, name, reason, (train, gate), measured_to)
+
+
+def find_overdue(request: RetrainRequest, measured_to: int | None, waited_ms: int) -> str:
+    """Say why a request that still waits is given up, or nothing while it may wait on."""
+    if measured_to is not None:
+        num_windows = (measured_to - request.first_window_end) // request.window_size_ms
+        if not request.manual and num_windows > WAIT_WINDOWS_MAX:
+            return f"given up: {num_windows} windows later there are still too few labels (limit {WAIT_WINDOWS_MAX})"
+    if waited_ms > WAIT_CLOCK_MS_MAX:
+        return f"given up: it has waited for more than {WAIT_CLOCK_MS_MAX // 86_400_000} days"
+    return ""
+
+
+def _check_manual(
+    ch: ClickHouse, request: RetrainRequest, spec: ModelSpec, champion: str | None, measured_to: int | None
+) -> Readiness:
+    """Gate on the last labelled window, and train on every row before it."""
+    size_ms, needed = spec.windows.size_ms, spec.performance.min_label_coverage
+    first_at = read_first_row_at(ch, request.model)
+    if first_at is not None and measured_to is not None:
+        train_from = _align(first_at, spec)
+        gate_to = measured_to
+        for _ in range(_SEARCH_WINDOWS_MAX):
+            gate_from = gate_to - size_ms
+            if gate_from <= train_from:
+                break
+            name = champion or read_main_version(ch, request.model, gate_from, gate_to)
+            gate = read_label_coverage(ch, request.model, name, gate_from, gate_to)
+            if gate.num_rows and gate.share >= needed:
+                return Readiness(JobRanges(train_from, gate_from, gate_from, gate_to), name, "", (gate,), measured_to)
+            gate_to = gate_from
+    reason = f"waits until two windows are measured, and the later one is labelled to gate on ({needed:.2f} needed)"
+    return Readiness(None, champion or "", reason, (), measured_to)
+
+
+def _align(ts_ms: int, spec: ModelSpec) -> int:
+    windows = spec.windows
+    return (ts_ms - windows.origin_ms) // windows.size_ms * windows.size_ms + windows.origin_ms
+
+
+def _floor(share: float) -> str:
+    """Write a share with two digits, cut off: 0.899 must not read as the 0.90 that is waited for."""
+    return f"{int(share * 100) / 100:.2f}"
