@@ -58,6 +58,9 @@ _DECLARED = [
 
 TOPICS: dict[str, TopicSpec] = {topic.name: topic for topic in _DECLARED}
 
+# The monitor's consumer group, and the name that its state is kept under; prefixed like a topic.
+MONITOR = "monitor"
+
 INBOUND = ("records", "predictions", "labels")
 
 WATERMARK_HEADER = "driftloop-watermark"

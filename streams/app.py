@@ -15,10 +15,12 @@ import faust
 
 from schemas.clock import SystemClock
 from schemas.connections import Runtime
+from schemas.topics import MONITOR
 from store.client import ClickHouse
 from store.log import SpecFollower
 from streams.chunks import ChunkTransport
 from streams.counting import Counting
+from streams.progressing import add_judge
 from streams.security import make_credentials
 
 log = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ _FETCH_BYTES = 1 << 20
 
 def name_job(runtime: Runtime) -> str:
     """Give the name under which the monitor keeps its state and its place in the log: one per set of topics."""
-    return runtime.topics("monitor")
+    return runtime.topics(MONITOR)
 
 
 def run_monitor(runtime: Runtime, worker_name: str, stop: threading.Event) -> None:
@@ -53,6 +55,7 @@ async def _run(runtime: Runtime, worker_name: str, stop: threading.Event) -> Non
         app = make_app(runtime, worker_name, folder)
         counting = Counting(app, runtime, store, name_job(runtime), specs, SystemClock())
         attach_counting(app, counting)
+        add_judge(app, runtime, name_job(runtime))
         try:
             await asyncio.wait_for(app.start(), _START_TIMEOUT_S)
             log.info("monitor %s is up", worker_name)

@@ -12,7 +12,7 @@ from driftloop.printing import encode_json, format_value, print_table
 from driftloop.published import read_catalogue
 from schemas.connections import Runtime
 from schemas.instants import format_instant
-from schemas.topics import INBOUND
+from schemas.topics import INBOUND, MONITOR
 from store.client import ClickHouse
 from store.log.offsets import read_end_offsets
 from store.markers import read_sink_markers
@@ -20,7 +20,6 @@ from store.overview import count_events, read_jobs, read_open_alerts
 from store.summaries import read_markers, read_stamps
 from store.windows import read_measured_windows
 
-JOB = "monitor"
 OPEN_JOBS = ("waiting", "running")
 
 
@@ -63,7 +62,7 @@ def read_partitions(runtime: Runtime, store: ClickHouse) -> list[dict[str, Any]]
     stored = read_sink_markers(store, topics)
     counted = {
         (marker.place.topic, marker.place.topic_id, marker.place.partition): marker.next_offset
-        for marker in read_markers(store, JOB, topics)
+        for marker in read_markers(store, runtime.topics(MONITOR), topics)
     }
     return [
         {
@@ -80,7 +79,7 @@ def read_partitions(runtime: Runtime, store: ClickHouse) -> list[dict[str, Any]]
 def read_models(runtime: Runtime, store: ClickHouse) -> list[dict[str, Any]]:
     """Per model: the newest watermark of any partition, windows not yet measured, and the last one measured."""
     catalogue = read_catalogue(runtime)
-    markers = read_markers(store, JOB, [runtime.topics(name) for name in INBOUND[:2]])
+    markers = read_markers(store, runtime.topics(MONITOR), [runtime.topics(name) for name in INBOUND[:2]])
     rows = []
     for model in catalogue.models():
         history = catalogue.get(model)
@@ -90,7 +89,7 @@ def read_models(runtime: Runtime, store: ClickHouse) -> list[dict[str, Any]]:
             for marker in markers
             for watermark_ms, _ in marker.watermarks.get(model, {}).values()
         ]  # fmt: skip
-        windows = {(stamp.window_start, stamp.window_end) for stamp in read_stamps(store, JOB, model)}
+        windows = {(stamp.window_start, stamp.window_end) for stamp in read_stamps(store, runtime.topics(MONITOR), model)}
         measured = read_measured_windows(store, model, 0)
         last = max((end for _, end in measured), default=None)
         rows.append(

@@ -12,7 +12,7 @@ from schemas.errors import DriftloopError, Retryable
 from schemas.identity import request_id
 from schemas.instants import format_instant
 from schemas.spec import PublishedSpec
-from schemas.topics import INBOUND
+from schemas.topics import INBOUND, MONITOR
 from store.alerts import read_fired_alerts
 from store.client import ClickHouse
 from store.judgements import is_judged
@@ -25,7 +25,6 @@ from store.windows import read_label_counts, read_measured_labels, read_measured
 from streams.logic.policy import Fired, decide_retraining
 
 POLL_S = 0.05
-JOB = "monitor"
 EXTERNAL = "external"
 
 
@@ -35,6 +34,7 @@ class Settling:
     def __init__(self, runtime: Runtime, model: str) -> None:
         self.runtime = runtime
         self.model = model
+        self.job = runtime.topics(MONITOR)
         self.store = ClickHouse(runtime.clickhouse)
         self.specs = SpecFollower(runtime.kafka, runtime.topics)
         self.roles = RoleFollower(runtime.kafka, runtime.topics)
@@ -84,7 +84,7 @@ class Settling:
         stored = read_sink_markers(self.store, topics)
         counted = {
             (marker.place.topic, marker.place.topic_id, marker.place.partition): marker.next_offset
-            for marker in read_markers(self.store, JOB, topics)
+            for marker in read_markers(self.store, self.job, topics)
         }
         for place, end in ends.items():
             for role, known in (("sink", stored), ("monitor", counted)):
@@ -108,7 +108,7 @@ class Settling:
     def find_unmeasured(self, since_ms: int, end_ms: int, published: PublishedSpec) -> str:
         """Windows within [since, end) whose events or labels exceed what their last measurement covered."""
         covered: dict[tuple[int, int], int] = {}
-        for stamp in read_stamps(self.store, JOB, self.model, since_ms):
+        for stamp in read_stamps(self.store, self.job, self.model, since_ms):
             if stamp.window_end <= end_ms:
                 window = (stamp.window_start, stamp.window_end)
                 covered[window] = covered.get(window, 0) + stamp.stamp
