@@ -66,6 +66,8 @@ def _infer_type(column: pd.Series[Any]) -> FeatureType:
         return "boolean"
     if pd.api.types.is_numeric_dtype(column.dtype):
         return "number"
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return "category"
     values = [_plain(value) for value in column]
     values = [value for value in values if value is not None]
     if not values:

@@ -40,12 +40,6 @@ def listed(values: Values) -> list[Any]:
     """Give a column as Python values."""
     if isinstance(values, list):
         return values
-    if isinstance(values, pa.DictionaryArray):
-        values = values.dictionary_decode()
-    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type) or pa.types.is_time(values.type):
-        return values.cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
-    if pa.types.is_decimal(values.type):
-        return values.cast(pa.float64()).to_pylist()  # type: ignore[no-any-return]
     return values.to_pylist()  # type: ignore[no-any-return]
 
 
@@ -53,7 +47,7 @@ def read_numbers(values: Values, path: str, boolean: bool = False) -> tuple[Floa
     """Read numbers to float64[n], NaN where null; booleans are 0/1. A NaN or infinity that was sent is a problem."""
     if isinstance(values, pa.Array) and _is_arrow_number(values.type):
         present = pc.is_valid(values).to_numpy(zero_copy_only=False)
-        numbers: Floats = values.cast(pa.float64()).fill_null(math.nan).to_numpy()
+        numbers: Floats = values.cast(pa.float64(), safe=False).fill_null(math.nan).to_numpy()
     else:
         values = listed(values)
         numbers, present = _numbers_of(values)
@@ -63,7 +57,7 @@ def read_numbers(values: Values, path: str, boolean: bool = False) -> tuple[Floa
         if isinstance(value, float):
             problems[position] = not_finite(path, value)
         elif isinstance(value, int) and not isinstance(value, bool):
-            problems[position] = Problem("not_finite", path, f"{path} has more digits than a float64 can hold.")
+            problems[position] = not_finite(path, _float_of(value))
         else:
             remedy = "Send the number without quotes." if isinstance(value, str) else ""
             problems[position] = wrong_type(path, value, "true or false" if boolean else "a number", remedy)
@@ -100,8 +94,8 @@ def _numbers_of(values: list[Any]) -> tuple[Floats, Any]:
 def _float_of(value: float) -> float:
     try:
         return float(value)
-    except OverflowError:
-        return math.inf
+    except OverflowError:  # an integer of over 308 digits
+        return math.inf if value > 0 else -math.inf
 
 
 def read_texts(
@@ -120,8 +114,8 @@ def read_texts(
         return values, problems
     texts: Texts = []
     for position, value in enumerate(values):
-        if isinstance(value, float) and not math.isfinite(value):
-            problems.setdefault(position, not_finite(path, value))
+        if is_number(value) and not math.isfinite(_float_of(value)):
+            problems.setdefault(position, not_finite(path, _float_of(value)))
         try:
             texts.append(text_of(value))
         except _TooDeep:
@@ -144,7 +138,7 @@ def text_of(value: Any) -> str | None:
 
 
 def _normal(value: Any, depth: int) -> Any:
-    """Give one form to what encodings write differently: embeddings, absent keys, bytes, long integers."""
+    """Give one form to what encodings write differently: 1.0, absent keys, bytes, integers beyond 64 bits."""
     if depth == 0:
         raise _TooDeep
     if isinstance(value, bytes):
@@ -152,9 +146,9 @@ def _normal(value: Any, depth: int) -> Any:
     if isinstance(value, dict):
         return {str(key): _normal(part, depth - 1) for key, part in value.items() if part is not None}
     if isinstance(value, list | tuple):
-        if set(map(type, value)) <= {int, float}:
-            return [_float_of(part) for part in value]
         return [_normal(part, depth - 1) for part in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         return _float_of(value)
     return value
@@ -163,7 +157,8 @@ def _normal(value: Any, depth: int) -> Any:
 def is_embedding(value: Any) -> bool:
     """True for a list of finite numbers."""
     return isinstance(value, list) and all(
-        isinstance(part, int | float) and not isinstance(part, bool) and math.isfinite(part) for part in value
+        isinstance(part, int | float) and not isinstance(part, bool) and math.isfinite(_float_of(part))
+        for part in value
     )
 
 

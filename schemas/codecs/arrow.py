@@ -28,24 +28,22 @@ class _Unfolded(Exception):
 
 
 class ArrowBlock:
-    """Rows of one message as an Arrow table of one chunk a column."""
+    """Rows of one message as Arrow arrays by field."""
 
-    def __init__(self, table: pa.Table, message: Positions, row: npt.NDArray[np.int32]) -> None:
-        self.table = table
+    def __init__(self, columns: dict[str, pa.Array], message: Positions, row: npt.NDArray[np.int32]) -> None:
+        self.columns = columns
         self.message = message
         self.row = row
 
     def column(self, name: str) -> Values:
-        if name not in self.table.column_names:
-            return [None] * len(self.row)
-        return _single(self.table.column(name))
+        return self.columns.get(name, [None] * len(self.row))
 
     def mapping(self, name: str) -> Mapping:
         values = self.column(name)
         if isinstance(values, pa.StructArray):
             columns = dict(zip(values.type.names, values.flatten(), strict=True))
             present = pc.is_valid(values).to_numpy(zero_copy_only=False)
-            return Mapping({key: _single(columns[key]) for key in sorted(columns)}, present, {})
+            return Mapping({key: columns[key] for key in sorted(columns)}, present, {})
         maps: list[Any] = [_as_dictionary(value) for value in listed(values)]
         present = np.array([isinstance(value, dict) for value in maps], dtype=np.bool_)
         problems = {}
@@ -57,27 +55,29 @@ class ArrowBlock:
         return Mapping({key: [value.get(key) for value in maps] for key in keys}, present, problems)
 
     def unknown_fields(self, known: frozenset[str]) -> list[dict[str, object] | None] | None:
-        names = [name for name in self.table.column_names if name not in known]
+        names = [name for name in self.columns if name not in known]
         if not names:
             return None
-        columns = [listed(self.column(name)) for name in names]
+        columns = [listed(self.columns[name]) for name in names]
         return [
             {name: value for name, value in zip(names, values, strict=True) if value is not None} or None
             for values in zip(*columns, strict=True)
         ]
 
     def raw(self, position: int) -> bytes:
-        event = {name: listed(self.column(name)[position : position + 1])[0] for name in self.table.column_names}
+        event = {name: listed(column[position : position + 1])[0] for name, column in self.columns.items()}
         return json.dumps(event, default=_write_other).encode()
 
     def take(self, positions: Positions) -> Block:
-        return ArrowBlock(self.table.take(pa.array(positions)), self.message[positions], self.row[positions])
+        index = pa.array(positions)
+        columns = {name: column.take(index) for name, column in self.columns.items()}
+        return ArrowBlock(columns, self.message[positions], self.row[positions])
 
 
 def decode_arrow(value: bytes, message: int) -> Iterator[Block | Refusal]:
     """Decode one message; a stream that cannot be read whole is refused whole."""
     try:
-        table = _read_table(value)
+        columns = _read_columns(value)
     except _Unfolded:
         problem = Problem("too_large", "", "The Arrow stream unfolds to over 512 MiB. Send smaller batches.")
         yield Refusal(message, 0, problem, value)
@@ -86,12 +86,12 @@ def decode_arrow(value: bytes, message: int) -> Iterator[Block | Refusal]:
         sentence = f"The message is no Arrow stream: {text}. Send a complete Arrow IPC stream."
         yield Refusal(message, 0, Problem("malformed", "", sentence), value)
     else:
-        num_rows = table.num_rows
+        num_rows = len(next(iter(columns.values()), []))
         if num_rows:
-            yield ArrowBlock(table, np.full(num_rows, message, dtype=np.int64), np.arange(num_rows, dtype=np.int32))
+            yield ArrowBlock(columns, np.full(num_rows, message, dtype=np.int64), np.arange(num_rows, dtype=np.int32))
 
 
-def _read_table(value: bytes) -> pa.Table:
+def _read_columns(value: bytes) -> dict[str, pa.Array]:
     batches, num_bytes = [], 0
     with pa.ipc.open_stream(value) as reader:
         for batch in reader:
@@ -104,18 +104,57 @@ def _read_table(value: bytes) -> pa.Table:
         schema = reader.schema
     if len(set(schema.names)) != len(schema.names):
         raise ValueError("two columns have one name")
-    return pa.Table.from_batches(batches, schema).combine_chunks()
+    table = pa.Table.from_batches(batches, schema)
+    return {name: _simplify(_one_chunk(table.column(name)), name) for name in schema.names}
 
 
-def _single(column: Any) -> pa.Array:
-    """Give a plain array: one chunk, without dictionary or extension type."""
-    if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
-    if isinstance(column, pa.ExtensionArray):
-        column = column.storage
-    if isinstance(column, pa.DictionaryArray):
-        column = column.dictionary_decode()
-    return column
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _simplify(array: pa.Array, name: str) -> pa.Array:
+    """Give an array of the types that the readers know; ValueError for one that no event field can have.
+
+    It is done here, before any row is looked at, so that a stranger's exotic type refuses the message as a whole.
+    """
+    kind = array.type
+    if isinstance(array, pa.ExtensionArray):
+        return _simplify(array.storage, name)
+    if isinstance(array, pa.DictionaryArray):
+        return _simplify(array.dictionary_decode(), name)
+    if isinstance(array, pa.StructArray):
+        names = kind.names
+        if len(set(names)) != len(names):
+            raise ValueError(f"two fields of {name} have one name")
+        parts = [_simplify(part, f"{name}.{key}") for key, part in zip(names, array.flatten(), strict=True)]
+        # A struct without fields has no parts to take its length from.
+        return pa.StructArray.from_arrays(parts, names=names, mask=array.is_null()) if parts else array
+    if pa.types.is_timestamp(kind) and name == "ts":
+        return array
+    if pa.types.is_temporal(kind) or pa.types.is_string_view(kind):
+        return array.cast(pa.string())
+    if pa.types.is_decimal(kind):
+        return array.cast(pa.float64())
+    if pa.types.is_float16(kind):
+        return array.cast(pa.float32())
+    if not _is_plain(kind):
+        raise ValueError(f"{name} is of type {kind}, which no field of an event has")
+    return array
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    """True for the types whose Python values are JSON's, or bytes."""
+    if pa.types.is_map(kind):
+        return _is_plain(kind.key_type) and _is_plain(kind.item_type)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return _is_plain(kind.value_type)
+    if pa.types.is_struct(kind):
+        return all(_is_plain(kind.field(index).type) for index in range(kind.num_fields))
+    checks = (
+        pa.types.is_null, pa.types.is_boolean, pa.types.is_integer, pa.types.is_float32, pa.types.is_float64,
+        pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary,
+    )  # fmt: skip
+    return any(check(kind) for check in checks)
 
 
 def _as_dictionary(value: Any) -> Any:
