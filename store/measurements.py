@@ -42,7 +42,7 @@ _SCHEMA = pa.schema(
 )
 
 # Of one measurement's revisions the last counts: of the newest spec, computed from most of the log.
-_LAST = "(spec_version, covered, revision)"
+_LAST = "(m.spec_version, m.covered, m.revision)"
 
 
 class PerformanceRow(NamedTuple):
@@ -96,11 +96,11 @@ def read_performance(
     """
     rows = ch.query(
         f"""
-        SELECT toUnixTimestamp64Milli(window_start), toUnixTimestamp64Milli(window_end), model_version, kind,
-               tupleElement(argMax(tuple(value), {_LAST}), 1), tupleElement(argMax(tuple(lower), {_LAST}), 1),
-               tupleElement(argMax(tuple(upper), {_LAST}), 1), argMax(status, {_LAST}), argMax(revision, {_LAST}),
-               tupleElement(argMax(tuple(label_coverage), {_LAST}), 1), argMax(num_rows, {_LAST})
-        FROM measurements FINAL
+        SELECT toUnixTimestamp64Milli(m.window_start), toUnixTimestamp64Milli(m.window_end), m.model_version, m.kind,
+               tupleElement(argMax(tuple(m.value), {_LAST}), 1), tupleElement(argMax(tuple(m.lower), {_LAST}), 1),
+               tupleElement(argMax(tuple(m.upper), {_LAST}), 1), argMax(m.status, {_LAST}), argMax(m.revision, {_LAST}),
+               tupleElement(argMax(tuple(m.label_coverage), {_LAST}), 1), argMax(m.num_rows, {_LAST})
+        FROM measurements AS m FINAL
         WHERE model = {{model:String}} AND segment = '' AND feature = '' AND metric = {{metric:String}}
           AND kind IN ('performance', 'estimate')
           AND window_start >= fromUnixTimestamp64Milli({{since:Int64}}, 'UTC')
@@ -122,22 +122,25 @@ def read_drift(ch: ClickHouse, model: str, since_ms: int, num_rows_max: int = 50
     rows = ch.query(
         f"""
         SELECT toUnixTimestamp64Milli(window_start), toUnixTimestamp64Milli(window_end), segment, model_version,
-               argMin(feature, worst), argMin(metric, worst), argMin(value, worst), argMin(threshold, worst),
-               -min(tupleElement(worst, 1)), countIf(ratio >= 1), max(revision)
+               argMin(feature, worst), argMin(metric, worst), argMin(last_value, worst), argMin(last_threshold, worst),
+               -min(tupleElement(worst, 1)), countIf(last_ratio >= 1), max(last_revision)
         FROM
         (
-            SELECT window_start, window_end, segment, feature, metric,
-                   argMax(assumeNotNull(value), {_LAST}) AS value,
-                   argMax(assumeNotNull(threshold), {_LAST}) AS threshold,
-                   argMax(if(isNull(p_value), assumeNotNull(value) / assumeNotNull(threshold),
-                             assumeNotNull(threshold) / greatest(assumeNotNull(p_value), 1e-300)), {_LAST}) AS ratio,
-                   argMax(status, {_LAST}) AS status, max(m.revision) AS revision,
-                   (-ratio, feature) AS worst
+            SELECT m.window_start AS window_start, m.window_end AS window_end, m.segment AS segment,
+                   m.model_version AS model_version, m.feature AS feature, m.metric AS metric,
+                   argMax(ifNull(m.value, nan), {_LAST}) AS last_value,
+                   argMax(ifNull(m.threshold, nan), {_LAST}) AS last_threshold,
+                   argMax(ifNull(m.p_value, -1), {_LAST}) AS last_p_value,
+                   if(last_p_value < 0, last_value / last_threshold, last_threshold / greatest(last_p_value, 1e-300))
+                       AS last_ratio,
+                   argMax(m.status, {_LAST}) AS last_status,
+                   max(m.revision) AS last_revision,
+                   (-last_ratio, feature) AS worst
             FROM measurements AS m FINAL
-            WHERE model = {{model:String}} AND kind = 'drift'
-              AND window_start >= fromUnixTimestamp64Milli({{since:Int64}}, 'UTC')
-            GROUP BY window_start, window_end, segment, feature, metric, model_version
-            HAVING status NOT IN ('too_few_rows', 'no_reference') AND threshold > 0 AND isFinite(ratio)
+            WHERE m.model = {{model:String}} AND m.kind = 'drift'
+              AND m.window_start >= fromUnixTimestamp64Milli({{since:Int64}}, 'UTC')
+            GROUP BY window_start, window_end, segment, model_version, feature, metric
+            HAVING last_status NOT IN ('too_few_rows', 'no_reference') AND isFinite(last_ratio)
         )
         GROUP BY window_start, window_end, segment, model_version
         ORDER BY window_start DESC, window_end DESC, segment DESC, model_version DESC
@@ -152,12 +155,13 @@ def read_most_drifted(ch: ClickHouse, model: str, window_start: int, num_feature
     """Return (feature, metric, value) of the input columns of a window that drifted most, the most drifted first."""
     rows = ch.query(
         f"""
-        SELECT feature, metric, argMax(assumeNotNull(value), {_LAST}) AS last_value
+        SELECT m.feature, m.metric, argMax(m.value, {_LAST}) AS last_value
         FROM measurements AS m FINAL
-        WHERE model = {{model:String}} AND kind = 'drift' AND model_version = '' AND segment = ''
-          AND window_start = fromUnixTimestamp64Milli({{start:Int64}}, 'UTC') AND isNotNull(value) AND threshold > 0
-        GROUP BY feature, metric
-        ORDER BY last_value / argMax(assumeNotNull(threshold), {_LAST}) DESC, feature
+        WHERE m.model = {{model:String}} AND m.kind = 'drift' AND m.model_version = '' AND m.segment = ''
+          AND m.window_start = fromUnixTimestamp64Milli({{start:Int64}}, 'UTC')
+          AND isNotNull(m.value) AND m.threshold > 0
+        GROUP BY m.feature, m.metric
+        ORDER BY last_value / argMax(m.threshold, {_LAST}) DESC, m.feature
         LIMIT {{limit:UInt32}}
         """,  # noqa: S608 - the only insertion is a constant of this module
         {"model": model, "start": window_start, "limit": num_features},

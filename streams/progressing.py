@@ -94,7 +94,7 @@ class _Followers:
             while True:
                 try:
                     models = await self._in_thread(surroundings.list_models)
-                    await self._match(surroundings, {each for each in models if self._owns(surroundings, each)})
+                    await self._match(surroundings, self._select_owned(models))
                 except Retryable as error:
                     log.warning("models cannot be listed and are in %g s: %s", _OWNERSHIP_PAUSE_S, error)
                 await asyncio.sleep(_OWNERSHIP_PAUSE_S)
@@ -133,11 +133,11 @@ class _Followers:
             except TimeoutError:
                 continue
 
-    def _owns(self, surroundings: _Surroundings, model: str) -> bool:
-        """Say whether this worker has the partition of `progress` that the model's messages go to."""
+    def _select_owned(self, models: Mapping[str, int]) -> set[str]:
+        """Return the models whose partition of `progress` this worker has."""
         topic = self._runtime.topics("progress")
         assigned = {each.partition for each in self._app.assignor.assigned_actives() if each.topic == topic}
-        return partition_of(model, surroundings.num_progress_partitions()) in assigned
+        return {model for model, partition in models.items() if partition in assigned}
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
@@ -175,11 +175,12 @@ class _Surroundings:
             stop,
         )
 
-    def list_models(self) -> list[str]:
-        """Return the models that are declared now."""
+    def list_models(self) -> dict[str, int]:
+        """Return the models that are declared now, each with the partition of `progress` that its messages go to."""
+        size = self._describe().get("progress", ("", self._runtime.num_partitions))[1]
         with self._lock:
             self._specs.refresh(_TIMEOUT_S)
-            return self._specs.catalogue.models()
+            return {model: partition_of(model, size) for model in self._specs.catalogue.models()}
 
     def look(self, model: str) -> Pace:
         """Look after a model once, knowing the newest specs and roles."""
@@ -188,10 +189,6 @@ class _Surroundings:
             self._roles.refresh(_TIMEOUT_S)
             history: ModelHistory | None = self._specs.catalogue.get(model)
         return "idle" if history is None else self._monitor.look(history)
-
-    def num_progress_partitions(self) -> int:
-        """Return the size of the topic `progress`."""
-        return self._describe().get("progress", ("", self._runtime.num_partitions))[1]
 
     def close(self) -> None:
         """End the processes and leave the store; what is under way is broken off, and done again by whoever is next."""
