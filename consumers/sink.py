@@ -82,7 +82,7 @@ class Sink:
         self._reader = Reader(
             runtime.kafka,
             [*self._kinds, self._dead_letters],
-            GROUP,
+            runtime.topics(GROUP),
             lambda topics: read_sink_markers(self._ch, topics),
             self._clock,
         )

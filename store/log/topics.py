@@ -82,12 +82,16 @@ def diff_topics(kafka: KafkaConnection, topics: TopicNames, num_partitions: int)
 
 
 def apply_topics(kafka: KafkaConnection, topics: TopicNames, num_partitions: int) -> list[TopicDifference]:
-    """Create missing topics and set the options of the others; returns what is still different.
+    """Create missing topics and set the options of the others; returns what was changed.
 
-    Partition counts are fixed for a topic's life, since keys would move: a difference there is left and returned.
+    Partition counts are fixed for a topic's life, since keys would move: such a difference is left to `diff_topics`.
     Safe to repeat, and to run in several processes at once.
     """
-    differences = diff_topics(kafka, topics, num_partitions)
+    differences = [
+        difference
+        for difference in diff_topics(kafka, topics, num_partitions)
+        if difference.actual is None or difference.setting != "partitions"
+    ]
     missing = {difference.topic for difference in differences if difference.actual is None}
     new = [
         NewTopic(topics(spec.name), spec.num_partitions(num_partitions), -1, config=spec.options())
@@ -97,7 +101,7 @@ def apply_topics(kafka: KafkaConnection, topics: TopicNames, num_partitions: int
     if new:
         _wait(_admin(kafka).create_topics(new, request_timeout=_TIMEOUT_S), KafkaError.TOPIC_ALREADY_EXISTS)
         _wait_until_known(kafka, missing)
-    changed = [d for d in differences if d.actual is not None and d.setting != "partitions"]
+    changed = [difference for difference in differences if difference.actual is not None]
     resources = [
         ConfigResource(
             ResourceType.TOPIC,
@@ -112,7 +116,7 @@ def apply_topics(kafka: KafkaConnection, topics: TopicNames, num_partitions: int
     ]
     if resources:
         _wait(_admin(kafka).incremental_alter_configs(resources, request_timeout=_TIMEOUT_S))
-    return diff_topics(kafka, topics, num_partitions)
+    return differences
 
 
 def _describe_options(kafka: KafkaConnection, names: list[str]) -> dict[str, dict[str, str]]:
