@@ -44,7 +44,7 @@ drift: {method: auto, threshold: calibrated, false_alarms: 1 per 30d, rows: inde
 online: [{detector: adwin, on: score, parameters: {delta: 0.01}}]
 performance: {metrics: [roc_auc], estimate: cbpe, limits: 3sd, min_label_coverage: 0.9}
 alerts: [{when: harm, for: 2, severity: critical}]
-retrain: {on: [harm], cooldown: 6h, architecture: mlp, resources: {accelerator: auto, memory: 4GiB}, promote: {confidence: 0.95}}
+retrain: {on: [harm], cooldown: 6h, architecture: mlp, resources: {memory: 4GiB}, promote: {confidence: 0.95}}
 exact_rows: 1000
 """
 

@@ -94,7 +94,7 @@ def test_features_are_inferred():
         {
             "age": [1, 2, 3], "rate": [0.5, None, 1], "vip": [True, False, True], "maybe": [True, None, False],
             "code": pd.Categorical([1, 2, 1]), "country": ["DE", None, "FR"], "shape": [[1.0], [2.0], [3.0]],
-            "note": ["a long sentence about one thing %d" % i for i in range(3)], "empty": [None] * 3,
+            "note": [f"a long sentence about one thing {i}" for i in range(3)], "empty": [None] * 3,
         }
     )  # fmt: skip
     kinds = {name: spec.type for name, spec in infer_features(frame, {"age": FeatureSpec(type="auto", min=0)}).items()}
@@ -117,7 +117,8 @@ def test_cuts_are_order_statistics():
 
 def test_references_are_written_like_events():
     spec = parse_spec(
-        SPEC.replace("country: category", "country: {policy: hash}\n  code: category").replace("vip: boolean", "vip: {policy: drop}")
+        SPEC.replace("country: category", "country: {policy: hash}\n  code: category")
+        .replace("vip: boolean", "vip: {policy: drop}")
         + "segments: [country, amount]\n", "s",
     )  # fmt: skip
     frame = pd.DataFrame(
