@@ -1,6 +1,6 @@
 """The monitor: assembles its Faust app and runs it until it is told to stop. The pipeline, read from the bottom up.
 
-records, predictions, labels ─► Counting ─► store: summaries, markers ─► progress ─► Measuring ─► measurements, alerts
+records, predictions, labels ─► Counting ─► store: summaries, markers ─► progress ─► judge ─► measurements, alerts
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ async def _run(runtime: Runtime, worker_name: str, stop: threading.Event) -> Non
             await asyncio.wait_for(app.start(), _START_TIMEOUT_S)
             log.info("monitor %s is up", worker_name)
             # A thread's event cannot be awaited, so it is looked at.
-            while not stop.is_set() and counting.failure is None and not app.should_stop:
-                await asyncio.sleep(0.1)  # noqa: ASYNC110
+            while not stop.is_set() and counting.failure is None and not app.should_stop:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
         finally:
             await _stop(app, counting)
             specs.close()

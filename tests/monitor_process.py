@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def main() -> None:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     for name in ("faust", "mode", "aiokafka"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(os.environ.get("FAUST_LOG_LEVEL", "WARNING"))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     run_monitor(make_runtime(json.loads(sys.argv[2])), sys.argv[1], stop)
