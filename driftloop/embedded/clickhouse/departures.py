@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -51,9 +52,10 @@ class Departures:
 
 
 def _has_left(connection: socket.socket) -> bool:
+    # A socket with a timeout waits for it in recv, MSG_DONTWAIT or not; so it is asked first whether it would.
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
     try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
+        return bool(poll.poll(0)) and connection.recv(1, socket.MSG_PEEK) == b""
     except OSError:
         return True
