@@ -1,13 +1,14 @@
 """Sums of floats without rounding, so that adding is associative and commutative bit for bit.
 
-A finite double is an integer times 2^-1074. Each is cut into two limbs and filed under its exponent; limbs are summed
-as integers below 2^53, where float addition is exact, and put together as Python integers: a fixed-point
-superaccumulator (Kulisch and Miranker 1986), vectorised over rows.
+A finite double is an integer times 2^-1074. Each is cut into limbs that are integers below 2^34, so that 2^19 of them
+add up below 2^53, where float addition is exact; the limbs' sums are put together as Python integers. How a value is
+cut depends on its batch, its exact value does not. (A fixed-point superaccumulator, Kulisch and Miranker 1986.)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -15,68 +16,93 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-# Exponents are filed 8 by 8: a limb of 27 bits shifted by up to 7 stays below 2^34, and 2^19 of those below 2^53.
-_EXPONENTS_PER_BIN = 8
-_LIMB_BITS = 27
-NUM_ROWS_MAX = 1 << 19
-
 # The sum's unit: the smallest positive double.
 UNIT_EXPONENT = -1074
 
-_MANTISSA_BITS = 52
-_MANTISSA = np.int64((1 << _MANTISSA_BITS) - 1)
+NUM_ROWS_MAX = 1 << 19
+
+# Two limbs hold a column's 33 and 34 highest bits below its largest value. What has bits below them is added by itself.
+_HIGH_BITS = 33
+_LOW_BITS = 34
+
+# Columns with larger or smaller values are added one by one: scaling by powers of two must stay exact.
+_EXPONENT_MAX = 900
 
 
 @dataclass(frozen=True, slots=True)
 class Limbs:
-    """Doubles cut into integers: value = (high·2^27 + low)·2^(8·bin)·2^-1074; arrays are [columns, rows]."""
+    """Doubles cut into integers, [columns, rows]: value = (high·2^34 + low)·2^(exponent[column]-67) + rest.
+
+    `rest` has (column, row, value) of the few that have more digits; it is sorted by row.
+    """
 
     high: Floats
     low: Floats
-    bin: Ints
-    first_bin: int
-    num_bins: int
+    exponent: Ints
+    rest_column: Ints
+    rest_row: Ints
+    rest_value: Floats
 
     def take(self, rows: Ints) -> Limbs:
-        """Give the limbs of some rows."""
-        return Limbs(self.high[:, rows], self.low[:, rows], self.bin[:, rows], self.first_bin, self.num_bins)
+        """Give the limbs of some rows, in ascending order."""
+        if len(rows) == self.high.shape[1]:
+            return self
+        position = np.minimum(np.searchsorted(rows, self.rest_row), max(len(rows) - 1, 0))
+        kept = rows[position] == self.rest_row if len(rows) else np.zeros(len(self.rest_row), np.bool_)
+        return Limbs(
+            self.high[:, rows], self.low[:, rows], self.exponent,
+            self.rest_column[kept], position[kept], self.rest_value[kept],
+        )  # fmt: skip
 
 
 def split_floats(values: Floats) -> Limbs:
     """Cut doubles ([columns, rows], NaN counts as 0) into limbs."""
-    bits = np.where(np.isnan(values), 0.0, values).view(np.int64)
-    exponent = (bits >> _MANTISSA_BITS) & 0x7FF
-    assert not (exponent == 0x7FF).any(), "infinities are refused by validation"
-    mantissa = (bits & _MANTISSA) | ((exponent != 0).astype(np.int64) << _MANTISSA_BITS)
-    mantissa = np.where(bits < 0, -mantissa, mantissa)
-    exponent = np.maximum(exponent, 1) - 1
-    file, shift = exponent // _EXPONENTS_PER_BIN, exponent % _EXPONENTS_PER_BIN
-    used = file[mantissa != 0]
-    first, last = (int(used.min()), int(used.max())) if used.size else (0, 0)
-    file[mantissa == 0] = first
-    high = (mantissa >> _LIMB_BITS) << shift
-    low = (mantissa & ((1 << _LIMB_BITS) - 1)) << shift
-    return Limbs(high.astype(np.float64), low.astype(np.float64), file - first, first, last - first + 1)
+    values = np.where(np.isnan(values), 0.0, values)
+    largest = np.abs(values).max(axis=1, initial=0.0)
+    assert np.isfinite(largest).all(), "infinities are refused by validation"
+    exponent = np.frexp(largest)[1].astype(np.int64)  # |value| < 2^exponent
+    is_plain = np.abs(exponent) <= _EXPONENT_MAX
+    exponent[~is_plain] = 0
+    rest = np.where(is_plain[:, None], values, 0.0)
+    scale = np.ldexp(1.0, _HIGH_BITS - exponent)[:, None]
+    high = np.rint(rest * scale)
+    rest -= high / scale
+    low = np.rint(rest * (scale * 2.0**_LOW_BITS))
+    rest -= low / (scale * 2.0**_LOW_BITS)
+    rest[~is_plain] = values[~is_plain]
+    rest_row, rest_column = np.nonzero(rest.T)
+    return Limbs(high, low, exponent, rest_column, rest_row, rest[rest_column, rest_row])
 
 
 def sum_exactly(limbs: Limbs, group: Ints, num_groups: int) -> list[list[int]]:
     """Give the exact sums [groups][columns] in units of 2^-1074; `group` is int64[rows] in 0…num_groups-1."""
-    num_columns, num_rows = limbs.bin.shape
+    num_columns, num_rows = limbs.high.shape
     sums = [[0] * num_columns for _ in range(num_groups)]
-    num_cells = num_columns * num_groups * limbs.num_bins
-    base = (np.arange(num_columns)[:, None] * num_groups + group[None, :]) * limbs.num_bins
     for begin in range(0, num_rows, NUM_ROWS_MAX):
         part = slice(begin, begin + NUM_ROWS_MAX)
-        cell = (base[:, part] + limbs.bin[:, part]).ravel()
-        high = np.bincount(cell, limbs.high[:, part].ravel(), num_cells)
-        low = np.bincount(cell, limbs.low[:, part].ravel(), num_cells)
-        used = np.flatnonzero((high != 0) | (low != 0))
-        for place, h, lo in zip(used.tolist(), high[used].tolist(), low[used].tolist(), strict=True):
-            rest, file = divmod(place, limbs.num_bins)
-            column, row = divmod(rest, num_groups)
-            exponent = (file + limbs.first_bin) * _EXPONENTS_PER_BIN
-            sums[row][column] += ((int(h) << _LIMB_BITS) + int(lo)) << exponent
+        for column in range(num_columns):
+            shift = int(limbs.exponent[column]) - _HIGH_BITS - _LOW_BITS - UNIT_EXPONENT
+            high = _add_by_group(limbs.high[column, part], group[part], num_groups)
+            low = _add_by_group(limbs.low[column, part], group[part], num_groups)
+            for index, (h, lo) in enumerate(zip(high, low, strict=True)):
+                if h or lo:
+                    sums[index][column] += ((int(h) << _LOW_BITS) + int(lo)) << shift
+    entries = zip(limbs.rest_column.tolist(), group[limbs.rest_row].tolist(), limbs.rest_value.tolist(), strict=True)
+    for column, index, value in entries:
+        numerator, denominator = value.as_integer_ratio()
+        sums[index][column] += (numerator << -UNIT_EXPONENT) // denominator
     return sums
+
+
+def _add_by_group(limb: Floats, group: Ints, num_groups: int) -> list[float]:
+    if num_groups == 1:
+        return [float(limb.sum())]
+    return np.bincount(group, limb, num_groups).tolist()  # type: ignore[no-any-return]
+
+
+def to_fraction(total: int) -> Fraction:
+    """Give a sum as the number that it is."""
+    return Fraction(total, 1 << -UNIT_EXPONENT)
 
 
 def pack_sum(total: int) -> tuple[bytes, int]:

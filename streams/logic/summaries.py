@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 import msgspec
 import numpy as np
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from schemas.spec import ModelHistory, PublishedSpec
 from store.summaries import SummaryRow
-from streams.logic.exact_sums import UNIT_EXPONENT, pack_sum, unpack_sum
+from streams.logic.exact_sums import pack_sum, to_fraction, unpack_sum
 from streams.logic.layouts import CategoryField, Layout, NumberField, Part, lay_out
 
 Ints = npt.NDArray[np.int64]
@@ -205,8 +204,8 @@ def _read_number(summary: Summary, layout: Layout, index: int) -> NumberCounts:
     n = int(bins.sum())
     mean = variance = None
     if n:
-        unit = Fraction(2) ** UNIT_EXPONENT
-        first, second = summary.sums[index] * unit / n, summary.sums[index + len(layout.numbers)] * unit / n
+        first = to_fraction(summary.sums[index]) / n
+        second = to_fraction(summary.sums[index + len(layout.numbers)]) / n
         mean, variance = f.centre + float(first), max(0.0, float(second - first * first))
     low, high = float(summary.low[index]), float(summary.high[index])
     return NumberCounts(
