@@ -145,17 +145,23 @@ def parse_query(sql: bytes) -> Query:
     if not tokens:
         raise ServerError(SYNTAX_ERROR, "Syntax error: Empty query.")
     first = first_word(sql)
-    form = ""
     for before, token in itertools.pairwise(tokens):
         if before.text == b";" and before.depth == 0 and token.text != b";":
             raise ServerError(SYNTAX_ERROR, "Syntax error (Multi-statements are not allowed).")
         if before.text == b"INTO" and token.text == b"OUTFILE" and before.depth == 0:
             raise ServerError(NOT_IMPLEMENTED, "INTO OUTFILE is not allowed over HTTP.")
-        if before.text == b"FORMAT" and before.depth == 0 and token.kind == "word":
-            form = _decode(sql[token.start : token.end])
     if first in (b"CREATE", b"ATTACH", b"REPLACE"):
         _refuse_engines(tokens)
-    return Query(_decode(sql), form, first in _READS or first in _HARMLESS, first in _STREAMS)
+    return Query(_decode(sql), _find_format(sql, tokens), first in _READS or first in _HARMLESS, first in _STREAMS)
+
+
+def _find_format(sql: bytes, tokens: list[Token]) -> str:
+    """Return the name behind FORMAT, which ends the statement or stands before SETTINGS; empty without one."""
+    ends = [token.text if token.depth == 0 else b"" for token in tokens[2:]] + [b";"]
+    for word, name, end in zip(tokens, tokens[1:], ends, strict=False):
+        if word.text == b"FORMAT" and word.depth == 0 and name.kind == "word" and end in (b";", b"SETTINGS"):
+            return _decode(sql[name.start : name.end])
+    return ""
 
 
 def _refuse_engines(tokens: list[Token]) -> None:
