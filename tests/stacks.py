@@ -12,16 +12,14 @@ from pathlib import Path
 from driftloop.settings import read_settings
 from driftloop.stack import Stack
 from schemas.connections import Runtime
-from tests.brokers import AnyBroker, ApacheKafka, find_free_port
+from tests.brokers import AnyBroker, ApacheKafka, available_brokers, find_free_port, find_kafka_home
 
-BROKER_KINDS = ("embedded", "apache")
+BROKER_KINDS = ("embedded", "kafka")
 
 
 def why_not(kind: str) -> str | None:
     """Why tests on this kind of broker cannot run here; None when they can."""
-    if kind == "apache" and not os.environ.get("KAFKA_HOME"):
-        return "KAFKA_HOME is not set"
-    return None
+    return None if kind in available_brokers() else "KAFKA_HOME is not set, or there is no Java to run it"
 
 
 class RunningStack:
@@ -64,8 +62,10 @@ def run_stack(
     """Start everything on the kind of broker named; stop it afterwards, and print the end of each log on failure."""
     external: AnyBroker | None = None
     variables = {"DRIFTLOOP_PARTITIONS": str(num_partitions), **(environ or {})}
-    if kind == "apache":
-        external = ApacheKafka(os.environ["KAFKA_HOME"], folder / "apache-kafka", **(broker_properties or {}))
+    if kind == "kafka":
+        home = find_kafka_home()
+        assert home is not None
+        external = ApacheKafka(home, folder / "kafka", properties=broker_properties or {})
         external.start()
         variables.setdefault("DRIFTLOOP_KAFKA_BOOTSTRAP_SERVERS", external.bootstrap)
     reports: list[str] = []
