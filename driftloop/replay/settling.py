@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import time
 
+import msgspec
+
+from retrain.readiness import check_readiness
 from schemas.connections import Runtime
 from schemas.errors import DriftloopError, Retryable
+from schemas.events import RetrainRequest
 from schemas.identity import request_id
 from schemas.instants import format_instant
 from schemas.spec import PublishedSpec
 from schemas.topics import INBOUND, MONITOR
 from store.alerts import read_fired_alerts
 from store.client import ClickHouse
+from store.jobs import read_job, read_open_jobs
 from store.judgements import is_judged
 from store.log.followers import RoleFollower, SpecFollower
 from store.log.offsets import read_end_offsets
 from store.markers import read_sink_markers
-from store.overview import count_scored, read_jobs
+from store.overview import count_scored
 from store.summaries import read_markers, read_stamps
 from store.windows import read_label_counts, read_measured_labels, read_measured_windows
 from streams.logic.policy import Fired, decide_retraining
@@ -130,11 +135,14 @@ class Settling:
         return "" if is_judged(self.store, self.model) else "what was measured to be judged"
 
     def find_unfinished(self, published: PublishedSpec) -> str:
-        """A retraining that was asked for and is not yet decided; waiting for labels is no work."""
-        jobs = {job["job_id"]: job for job in read_jobs(self.store, self.model)}
-        for job in jobs.values():
-            if job["state"] == "running":
-                return f"the retraining {job['job_id']}"
+        """A retraining that was asked for and is not yet decided; one that waits for labels is no work."""
+        for job in read_open_jobs(self.store):
+            if job.model == self.model:
+                request = msgspec.json.decode(job.request, type=RetrainRequest)
+                role_map = self.roles.current(self.model)
+                champion = role_map.roles.get("champion") if role_map else None
+                if not check_readiness(self.store, request, published.spec, champion).reason:
+                    return f"the retraining {job.job_id}"
         retrain = published.spec.retrain
         if retrain is None:
             return ""
@@ -145,6 +153,6 @@ class Settling:
         for alert in fired:
             if decide_retraining(alert, fired, retrain.on, retrain.cooldown_ms).wanted:
                 wanted = request_id(self.model, alert.rule, alert.first_window_start)
-                if wanted not in jobs:
+                if read_job(self.store, wanted) is None:
                     return f"the trainer to take the request {wanted}"
         return ""
