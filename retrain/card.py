@@ -20,11 +20,11 @@ def write_card(manifest: Manifest) -> str:
     numbers = ", ".join(column.name for column in manifest.preprocessing.numbers) or "none"
     categories = ", ".join(column.name for column in manifest.preprocessing.categories) or "none"
     ignored = ", ".join(manifest.preprocessing.ignored)
+    kind = _ARCHITECTURES.get(manifest.architecture, manifest.architecture)
     lines = [
         f"# {manifest.model}: model of job {manifest.job_id}",
         "",
-        f"A {manifest.target.task} model: {_ARCHITECTURES.get(manifest.architecture, manifest.architecture)}. "
-        "Trained by driftloop without a human in between.",
+        f"A {manifest.target.task} model, trained by driftloop without a human in between: {kind}.",
         "",
         "## Verdict",
         "",
@@ -56,15 +56,16 @@ def write_card(manifest: Manifest) -> str:
         "",
         "## Limits",
         "",
-        "It has seen labelled rows of the times above only; the gate says how it did just after them, not how it "
-        "will do when the world changes again. Figures of single groups were not a condition of the gate.",
+        "It has seen labelled rows of the times above only.",
+        "The gate says how it did just after them, not how it will do when the world changes again.",
+        "Figures of single groups were not a condition of the gate.",
         "",
         "## Repeat and verify",
         "",
-        f"Code {manifest.code_version}, torch {manifest.torch_version}, seed {manifest.training.seed}, "
-        f"{manifest.num_epochs} epochs on {manifest.device} with {manifest.num_threads} thread(s), "
-        f"spec version {manifest.spec_version}.",
-        f"SHA-256 of the weights: `{manifest.weights_sha256}`.",
+        f"- code {manifest.code_version}, torch {manifest.torch_version}, spec version {manifest.spec_version}",
+        f"- {manifest.num_epochs} epochs on {manifest.device}, {manifest.num_threads} thread(s)",
+        f"- seed {manifest.training.seed}",
+        f"- SHA-256 of the weights: `{manifest.weights_sha256}`.",
         "",
     ]
     return "\n".join(lines)

@@ -62,6 +62,8 @@ from store.reference import insert_reference
 
 Report = Callable[[JobReport], None]
 
+_STDIN = 0
+
 # Below this a network only learns noise, and a tenth of the rows validates nothing.
 _MIN_TRAIN_ROWS = 100
 
@@ -193,7 +195,7 @@ def _store(
         verdict=verdict.words,
         metrics=verdict.metrics,
         code_version=read_code_version(),
-        torch_version=torch.__version__,
+        torch_version=str(torch.__version__),
         device=training.device.type,
         num_threads=training.num_threads,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
@@ -239,7 +241,7 @@ def _range_of(rows: Snapshot) -> DataRange:
 def main() -> int:
     """Run the job that standard input orders; the exit status is 0 when the last report says how it ended."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    order = decode_order(sys.stdin.buffer.readline())
+    order = decode_order(_read_line())
     threading.Thread(target=_end_with_trainer, daemon=True).start()
     try:
         _print(run_job(order, _print, SystemClock()))
@@ -255,9 +257,21 @@ def _print(report: JobReport) -> None:
     sys.stdout.buffer.flush()
 
 
+def _read_line() -> bytes:
+    # Not through sys.stdin: its lock, held by the thread below, would end the interpreter with an abort.
+    line = b""
+    while not line.endswith(b"\n"):
+        part = os.read(_STDIN, 65_536)
+        if not part:
+            raise EOFError("the order was cut off: the trainer is gone")
+        line += part
+    return line
+
+
 def _end_with_trainer() -> None:
     # A trainer that was killed cannot say so; the end of our input does.
-    sys.stdin.buffer.read()
+    while os.read(_STDIN, 1):
+        pass
     os._exit(3)
 
 

@@ -69,13 +69,13 @@ def check_readiness(ch: ClickHouse, request: RetrainRequest, spec: ModelSpec, ch
     train = read_label_coverage(ch, request.model, name, request.first_window_start, train_to)
     window = format_instant(request.first_window_start)
     if measured_to is None or measured_to < train_to or train.share < needed:
-        have = f"{_floor(train.share)} of {needed:.2f} labelled"
+        have = _describe_coverage(train, needed, measured_to is not None and measured_to >= train_to)
         reason = f"waits until window {window} is labelled to train on, and the next to gate on ({have})"
         return Readiness(ranges, name, reason, (train,), measured_to)
     gate = read_label_coverage(ch, request.model, name, ranges.gate_from, ranges.gate_to)
     reason = ""
     if measured_to < ranges.gate_to or gate.share < needed:
-        have = f"{_floor(gate.share)} of {needed:.2f} labelled"
+        have = _describe_coverage(gate, needed, measured_to >= ranges.gate_to)
         gate_window = format_instant(ranges.gate_from)
         reason = f"waits until window {gate_window} is labelled to gate on; {window} to train on is labelled ({have})"
     return Readiness(ranges, name, reason, (train, gate), measured_to)
@@ -119,6 +119,7 @@ def _align(ts_ms: int, spec: ModelSpec) -> int:
     return (ts_ms - windows.origin_ms) // windows.size_ms * windows.size_ms + windows.origin_ms
 
 
-def _floor(share: float) -> str:
-    """Write a share with two digits, cut off: 0.899 must not read as the 0.90 that is waited for."""
-    return f"{int(share * 100) / 100:.2f}"
+def _describe_coverage(coverage: LabelCoverage, needed: float, is_measured: bool) -> str:
+    # Two digits, cut off: 0.899 must not read as the 0.90 that is waited for.
+    share = f"{int(coverage.share * 100) / 100:.2f} of {needed:.2f} labelled"
+    return share if is_measured else f"{share}, not over yet"

@@ -34,7 +34,6 @@ class RequestQueue:
                 auto_offset_reset="earliest",
                 enable_auto_commit=False,
                 session_timeout_ms=10_000,
-                log_level=3,
             )
         )
         self._consumer.subscribe([runtime.topics("retrain-requests")])

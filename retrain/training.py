@@ -181,12 +181,8 @@ def compute_outputs(network: TabularNetwork, dense: Tensor, codes: Tensor) -> Te
     num_padding = -num_rows % _BLOCK_ROWS
     dense, codes = (torch.cat([part, part.new_zeros(num_padding, part.shape[1])]) for part in (dense, codes))
     network.eval()
+    blocks = zip(torch.split(dense, _BLOCK_ROWS), torch.split(codes, _BLOCK_ROWS), strict=True)
     with torch.inference_mode():
-        blocks = [
-            network(dense_block, codes_block)
-            for dense_block, codes_block in zip(
-                torch.split(dense, _BLOCK_ROWS), torch.split(codes, _BLOCK_ROWS), strict=True
-            )
-        ]
+        outputs = [network(dense_block, codes_block) for dense_block, codes_block in blocks]
     # Splitting nothing gives one empty block, so there is always one to join.
     return torch.cat(outputs)[:num_rows]

@@ -1,0 +1,293 @@
+"""A small world in which retraining pays: a relation that turns round, an old model that does not know, and labels.
+
+Rows go straight into the store, as the sink would have written them; requests, roles and records go through the log.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from schemas.catalogue import PublishedSpec, encode_published
+from schemas.clock import SystemClock
+from schemas.columns import EventColumns
+from schemas.connections import ClickHouseConnection, KafkaConnection, Runtime, TopicNames
+from schemas.declarations import (
+    FeatureSpec,
+    ModelSpec,
+    ReferenceSource,
+    RetrainSpec,
+    WindowSpec,
+    default_alerts,
+    default_performance,
+)
+from schemas.events import Measurement, RetrainRequest, encode_event
+from schemas.identity import request_id
+from store.client import ClickHouse
+from store.events import insert_events
+from store.log import Producer, apply_topics
+from store.measurements import insert_measurements
+from store.migrations import migrate
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SIZE_MS = 1_000_000
+START_MS = 1_767_000_000_000
+ROWS = 1_500
+HARMED = 2  # from this window on the relation is the other way round
+TOPIC_ID = "00000000-0000-0001-0000-00000000000a"
+
+
+@dataclass(frozen=True)
+class World:
+    """One model on shared servers, under names of its own."""
+
+    runtime: Runtime
+    ch: ClickHouse
+    model: str
+
+    @classmethod
+    def make(cls, bootstrap: str, clickhouse_url: str, name: str, folder: Path) -> World:
+        runtime = Runtime(
+            kafka=KafkaConnection(bootstrap),
+            clickhouse=ClickHouseConnection(clickhouse_url, database=name),
+            topics=TopicNames(prefix=f"{name}-"),
+            artifacts=str(folder / "artifacts"),
+            data=str(folder),
+            privacy_key=b"test",
+            num_partitions=2,
+        )
+        apply_topics(runtime.kafka, runtime.topics, runtime.num_partitions)
+        server = ClickHouse(ClickHouseConnection(clickhouse_url, database="default"))
+        server.command(f"CREATE DATABASE IF NOT EXISTS {name} ENGINE = Atomic")
+        server.close()
+        ch = ClickHouse(runtime.clickhouse)
+        migrate(ch)
+        return cls(runtime, ch, "loans")
+
+    def publish_spec(self) -> PublishedSpec:
+        spec = ModelSpec(
+            model=self.model,
+            task="binary",
+            reference=ReferenceSource(file="reference.parquet"),
+            windows=WindowSpec(size_ms=SIZE_MS, lateness_ms=1000),
+            features={"amount": FeatureSpec(type="number"), "country": FeatureSpec(type="category")},
+            performance=default_performance("binary"),
+            alerts=default_alerts(),
+            retrain=RetrainSpec(),
+        )
+        published = PublishedSpec(
+            spec=spec, spec_version=1, effective_from=0, published_at=0, reference_hash="r", reference_rows=1
+        )
+        self.send("specs", published.key, encode_published(published))
+        return published
+
+    def send(self, topic: str, key: str, value: bytes) -> None:
+        producer = Producer(self.runtime.kafka)
+        producer.produce(self.runtime.topics(topic), key, value)
+        producer.flush(20)
+        producer.close()
+
+    def store_window(self, number: int, share_labelled: float = 0.0, measured: bool = True) -> None:
+        """Store a window's records and predictions, and labels of the first part of them."""
+        rows = make_rows(number)
+        insert_events(self.ch, rows.columns(self.model, "records"), "records", TOPIC_ID, 0)
+        insert_events(self.ch, rows.columns(self.model, "predictions"), "predictions", TOPIC_ID, 0)
+        if share_labelled:
+            self.label_window(number, share_labelled)
+        if measured:
+            start = START_MS + number * SIZE_MS
+            measurement = Measurement(
+                model=self.model,
+                model_version="",
+                window_start=start,
+                window_end=start + SIZE_MS,
+                segment="",
+                feature="",
+                kind="quality",
+                metric="num_rows",
+                value=ROWS,
+                status="ok",
+                num_rows=ROWS,
+                computed_at=SystemClock().now_ms(),
+            )
+            insert_measurements(self.ch, [measurement])
+
+    def label_window(self, number: int, share: float = 1.0) -> None:
+        columns = make_rows(number).columns(self.model, "labels").take(np.arange(int(ROWS * share)))
+        insert_events(self.ch, columns, "labels", TOPIC_ID, 0)
+
+    def request(self, manual: bool = False) -> str:
+        """Ask for a retraining, as stage 3 does when the harm of the first harmed window is known."""
+        start = START_MS + HARMED * SIZE_MS
+        rule = "manual" if manual else "harm"
+        request = RetrainRequest(
+            request_id=request_id(self.model, rule, start),
+            model=self.model,
+            rule=rule,
+            trigger_alert_id="a1",
+            reason="performance fell",
+            first_window_start=start,
+            first_window_end=start + SIZE_MS,
+            window_size_ms=SIZE_MS,
+            requested_at=SystemClock().now_ms(),
+            manual=manual,
+        )
+        self.send("retrain-requests", self.model, encode_event(request))
+        return request.request_id
+
+    def send_records(self, number: int) -> list[str]:
+        """Send a window's records to the log; returns their ids."""
+        rows = make_rows(number)
+        producer = Producer(self.runtime.kafka)
+        for index, record_id in enumerate(rows.ids):
+            event = {
+                "record_id": record_id,
+                "model": self.model,
+                "ts": int(rows.ts[index]),
+                "features": {"amount": float(rows.amount[index]), "country": rows.country[index]},
+            }
+            producer.produce(self.runtime.topics("records"), record_id, json.dumps(event).encode())
+        producer.flush(20)
+        producer.close()
+        return rows.ids
+
+    def job(self, job_id: str) -> dict[str, object]:
+        """The job's row as people read it; empty while there is none."""
+        names = ("state", "reason", "attempt", "verdict", "version", "num_train_rows", "num_gate_rows", "data_hash")
+        sql = f"SELECT {', '.join(names)} FROM jobs WHERE job_id = {{job:String}}"
+        rows = self.ch.query(sql, {"job": job_id})
+        return dict(zip(names, rows[0], strict=True)) if rows else {}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One window's rows; `score` is what the old model says of them."""
+
+    ids: list[str]
+    ts: np.ndarray
+    amount: np.ndarray
+    country: list[str]
+    label: np.ndarray
+    score: np.ndarray
+    first_offset: int
+
+    def columns(self, model: str, kind: str) -> EventColumns:
+        columns = EventColumns(
+            kind=kind,  # type: ignore[arg-type]
+            model=model,
+            offset=np.arange(self.first_offset, self.first_offset + len(self.ids)),
+            row=np.zeros(len(self.ids), np.int32),
+            ts=self.ts,
+            record_id=self.ids,
+        )
+        if kind == "records":
+            columns.numbers = {"amount": self.amount}
+            columns.texts = {"country": list(self.country)}
+        elif kind == "predictions":
+            columns.model_version = ["external"] * len(self.ids)
+            columns.score = self.score
+            columns.prediction = (self.score >= 0.5).astype(float)
+            columns.has_features = np.zeros(len(self.ids), np.bool_)
+        else:
+            columns.label = self.label
+        return columns
+
+
+def make_rows(number: int) -> Rows:
+    """A window's rows, the same whenever they are made."""
+    rng = np.random.default_rng(number)
+    deviation = rng.normal(size=ROWS)
+    country = rng.choice(["DE", "FR", "US"], ROWS)
+    logit = 2.0 * deviation + (country == "DE")
+    truth = logit if number < HARMED else -logit
+    # Amounts move as well, or nothing would tell the new rows from the old.
+    amount = deviation if number < HARMED else deviation + 8.0
+    return Rows(
+        ids=[f"w{number}-{row}" for row in range(ROWS)],
+        ts=START_MS + number * SIZE_MS + np.sort(rng.choice(SIZE_MS, ROWS, replace=False)).astype(np.int64),
+        amount=amount,
+        country=country.tolist(),
+        label=(rng.random(ROWS) < 1 / (1 + np.exp(-truth))).astype(float),
+        score=1 / (1 + np.exp(-logit)),
+        first_offset=number * ROWS,
+    )
+
+
+class RetrainRole:
+    """The trainer or the scorer as a process that can be killed: `python -m tests.retraining ROLE RUNTIME-JSON`."""
+
+    def __init__(self, role: str, runtime: Runtime, log_path: Path) -> None:
+        self.log_path = log_path
+        settings = {
+            "kafka": runtime.kafka.bootstrap_servers,
+            "clickhouse": runtime.clickhouse.url,
+            "name": runtime.clickhouse.database,
+            "folder": runtime.data,
+        }
+        with log_path.open("a") as log:
+            command = [sys.executable, "-m", "tests.retraining", role, json.dumps(settings)]
+            self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self, timeout_s: float = 10) -> int:
+        """SIGTERM; returns the exit status."""
+        self.process.terminate()
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+
+def wait_until(is_true: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Poll until true; AssertionError naming what did not come."""
+    deadline_s = time.monotonic() + timeout_s
+    while not is_true():
+        assert time.monotonic() < deadline_s, f"waited {timeout_s} s for {what}"
+        time.sleep(0.05)
+
+
+def main() -> None:
+    import logging
+    import signal
+    import threading
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    role, settings = sys.argv[1], json.loads(sys.argv[2])
+    runtime = Runtime(
+        kafka=KafkaConnection(settings["kafka"]),
+        clickhouse=ClickHouseConnection(settings["clickhouse"], database=settings["name"]),
+        topics=TopicNames(prefix=f"{settings['name']}-"),
+        artifacts=str(Path(settings["folder"]) / "artifacts"),
+        data=settings["folder"],
+        privacy_key=b"test",
+        num_partitions=2,
+    )
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    if role == "train":
+        from retrain.trainer import Trainer
+
+        Trainer(runtime).run(stop)
+    else:
+        from retrain.scorer import Scorer
+
+        Scorer(runtime).run(stop)
+
+
+if __name__ == "__main__":
+    main()
