@@ -21,6 +21,7 @@ from schemas.errors import ConfigurationError, Retryable
 
 # Each refused connection would otherwise be a warning with a stack trace beside our own line about it.
 logging.getLogger("clickhouse_connect").setLevel(logging.ERROR)
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 SETTINGS: dict[str, Any] = {
     # Equal keys count once, also in a plain SELECT.
@@ -186,6 +187,8 @@ def _connect(connection: ClickHouseConnection) -> Any:
         password=connection.password,
         database=connection.database,
         settings=SETTINGS,
+        # Naive times would be taken for local ones by the next who computes with them.
+        tz_mode="aware",
         # A session would serialise queries and could keep settings from one to the next.
         autogenerate_session_id=False,
         connect_timeout=_CONNECT_TIMEOUT_S,
