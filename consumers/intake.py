@@ -200,16 +200,19 @@ class Reader:
         taken: dict[TopicPart, list[Any]] = {}
         for message in messages:
             part = (message.topic(), message.partition())
-            if message.error() is not None:
-                self._sort_error(message, part, intake)
-            elif part in self._next and message.offset() >= self._next[part]:
+            if message.error() is None:
                 taken.setdefault(part, []).append(message)
-                self._next[part] = message.offset() + 1
-        intake.batches = [
-            _batch(topic, self._topic_ids[topic, partition], partition, taken[topic, partition])
-            for topic, partition in taken
-            if (topic, partition) in self._topic_ids
-        ]
+            else:
+                self._sort_error(message, part, intake)
+        for part, found in taken.items():
+            if part not in self._topic_ids:
+                continue  # fetched before the partition was placed anew; it comes again
+            fresh = found
+            if found[0].offset() < self._next[part]:
+                fresh = [message for message in found if message.offset() >= self._next[part]]
+            if fresh:
+                intake.batches.append(_batch(part[0], self._topic_ids[part], part[1], fresh))
+                self._next[part] = fresh[-1].offset() + 1
         return intake
 
     def _sort_error(self, message: Any, part: TopicPart, intake: Intake) -> None:

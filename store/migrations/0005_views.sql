@@ -41,7 +41,7 @@ WHERE kind = 'drift'
 ORDER BY window_end DESC, scale ASC
 LIMIT 1 BY model, model_version, segment, feature, metric;
 
--- Alerts whose last state is not resolved.
+-- Alerts whose last state is not resolved. States only move on, so the furthest one is the last.
 CREATE VIEW IF NOT EXISTS open_alerts AS
 SELECT
     a.model AS model, a.alert_id AS alert_id, a.transition_id AS transition_id, a.model_version AS model_version,
@@ -53,7 +53,7 @@ FROM
 (
     SELECT *, min(at) OVER (PARTITION BY model, alert_id) AS opened_at
     FROM alerts FINAL
-    ORDER BY at DESC, indexOf(['pending', 'firing', 'resolved'], state) DESC
+    ORDER BY indexOf(['pending', 'firing', 'resolved'], state) DESC, at DESC
     LIMIT 1 BY model, alert_id
 ) AS a
 WHERE a.state != 'resolved';
