@@ -26,7 +26,8 @@ TopicPart = tuple[str, int]
 
 # A topic that was deleted and made again is noticed within this time also when nothing comes in.
 CHECK_S = 2.0
-_BROKER_TIMEOUT_S = 10.0
+# Shorter than the time in which a role is to stop.
+_BROKER_TIMEOUT_S = 3.0
 # Fetched ahead of what is taken: with 64 MB a worker that waits for ClickHouse stays small.
 _FETCHED_KB_MAX = 65_536
 

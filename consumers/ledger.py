@@ -19,7 +19,7 @@ class Ledger:
 
     _entries: deque[Entry] = field(default_factory=deque)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _next: int | None = None
+    _next: int = 0
 
     def open(self, offset: int, num_open: int) -> Entry:
         """Enter a message with so many things to do; messages come in order."""
@@ -37,11 +37,11 @@ class Ledger:
     def take_commit(self) -> int | None:
         """The offset to commit, if it has moved since it was last asked for: nothing before it is open."""
         with self._lock:
-            moved = False
+            before = self._next
             while self._entries and self._entries[0].num_open == 0:
-                self._next = self._entries.popleft().offset + 1
-                moved = True
-            return self._next if moved else None
+                # After a lost membership messages come again; that takes no commit back.
+                self._next = max(self._next, self._entries.popleft().offset + 1)
+            return self._next if self._next > before else None
 
     def __len__(self) -> int:
         return len(self._entries)
