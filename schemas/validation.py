@@ -13,7 +13,7 @@ import numpy as np
 
 from schemas.catalogue import Catalogue, ModelHistory, PublishedSpec
 from schemas.codecs import Block, decode_batch
-from schemas.codecs.blocks import Positions, Refusal
+from schemas.codecs.blocks import NAMES_MAX, Positions, Refusal
 from schemas.columns import EventColumns, Ints, Kind, Texts, concatenate
 from schemas.events import DeadLetter
 from schemas.fields import (
@@ -33,12 +33,16 @@ from schemas.values import read_required
 
 FUTURE_MS = 300_000
 RAW_BYTES_MAX = 65_536
+# One table has at most as many values: 50 million numbers take 400 MB.
+CELLS_MAX = 50_000_000
 STAGE = "validate"
 
 
 @dataclass(slots=True)
 class Validated:
     """What became of a batch: one `columns` a model, `dead` in log order, `watermarks` as (offset, model, ts_ms).
+
+    A model has several `columns`, in log order, where its events bring ever new names of undeclared features.
 
     The events of `unknown_models` are among `dead`; a caller brings its catalogue to the present end of `specs` and
     validates again before it believes them. `num_events` counts the rows seen, valid or not.
@@ -77,7 +81,7 @@ class _Validation:
                 self._read_block(part)
         self.dead.sort(key=lambda entry: entry[:2])
         self.result.dead = [letter for _, _, letter in self.dead]
-        self.result.columns = [concatenate(parts) for parts in self.parts.values()]
+        self.result.columns = [columns for parts in self.parts.values() for columns in _join(parts)]
         self.result.num_events = len(self.dead) + sum(columns.num_rows for columns in self.result.columns)
         return self.result
 
@@ -128,6 +132,12 @@ class _Validation:
 
     def _read_model(self, model: str, block: Block) -> None:
         """Read the rows of one model, each under the spec version in force at its time."""
+        num_names = block.num_names()
+        if len(block.row) > 1 and (num_names > NAMES_MAX or num_names * len(block.row) > CELLS_MAX):
+            half = len(block.row) // 2
+            self._read_model(model, block.take(np.arange(half)))
+            self._read_model(model, block.take(np.arange(half, len(block.row))))
+            return
         history = self._history(model)
         if history is None:
             problem = _unknown_model(model)
@@ -215,9 +225,8 @@ class _Validation:
         return dict.fromkeys(late, Problem("future", "ts", sentence))
 
     def _refuse_rows(self, block: Block, problems: Problems, model: str) -> None:
-        for position, problem in problems.items():
-            place = Refusal(int(block.message[position]), int(block.row[position]), problem, block.raw(position))
-            self._refuse(place, model)
+        for (position, problem), raw in zip(problems.items(), block.raw(list(problems)), strict=True):
+            self._refuse(Refusal(int(block.message[position]), int(block.row[position]), problem, raw), model)
 
     def _refuse(self, refusal: Refusal, model: str) -> None:
         raw, encoding = _write_raw(refusal.raw)
@@ -258,6 +267,22 @@ def _write_raw(raw: bytes) -> tuple[str, Literal["utf-8", "base64"]]:
         if len(raw) > len(cut) and error.start > len(cut) - 4:
             return cut[: error.start].decode(), "utf-8"
         return base64.b64encode(cut).decode(), "base64"
+
+
+def _join(parts: list[EventColumns]) -> list[EventColumns]:
+    """Join the parts of a model, into several where events with ever new feature names would make too wide a table."""
+    groups: list[list[EventColumns]] = [[]]
+    names: set[str] = set()
+    num_rows = 0
+    for part in parts:
+        names |= part.numbers.keys() | part.texts.keys() | part.segment.keys() | part.scores.keys()
+        num_rows += part.num_rows
+        if groups[-1] and (len(names) > NAMES_MAX or len(names) * num_rows > CELLS_MAX):
+            groups.append([])
+            names = part.numbers.keys() | part.texts.keys() | part.segment.keys() | part.scores.keys()
+            num_rows = part.num_rows
+        groups[-1].append(part)
+    return [concatenate(group) for group in groups]
 
 
 def _prune(columns: EventColumns, declared: set[str]) -> EventColumns:

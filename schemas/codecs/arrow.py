@@ -21,6 +21,8 @@ MAGIC = b"\xff\xff\xff\xff"
 
 # A compressed message may unfold: 10 MB of it to no more than this.
 _UNFOLDED_BYTES_MAX = 512 * 1024 * 1024
+# Columns of nulls take no bytes at all: 100 million cells are 10,000 columns of 10,000 rows.
+_UNFOLDED_CELLS_MAX = 100_000_000
 
 
 class _Unfolded(Exception):
@@ -64,9 +66,15 @@ class ArrowBlock:
             for values in zip(*columns, strict=True)
         ]
 
-    def raw(self, position: int) -> bytes:
-        event = {name: listed(column[position : position + 1])[0] for name, column in self.columns.items()}
-        return json.dumps(event, default=_write_other).encode()
+    def num_names(self) -> int:
+        # Decoding has seen to it that a message does not have too many for its rows.
+        return 0
+
+    def raw(self, positions: list[int]) -> list[bytes]:
+        index = pa.array(positions, pa.int64())
+        columns = [listed(column.take(index)) for column in self.columns.values()]
+        events = [dict(zip(self.columns, values, strict=True)) for values in zip(*columns, strict=True)]
+        return [json.dumps(event, default=_write_other).encode() for event in events]
 
     def take(self, positions: Positions) -> Block:
         index = pa.array(positions)
@@ -79,7 +87,7 @@ def decode_arrow(value: bytes, message: int) -> Iterator[Block | Refusal]:
     try:
         columns = _read_columns(value)
     except _Unfolded:
-        problem = Problem("too_large", "", "The Arrow stream unfolds to over 512 MiB. Send smaller batches.")
+        problem = Problem("too_large", "", "The Arrow stream unfolds to too much. Send smaller batches.")
         yield Refusal(message, 0, problem, value)
     except (pa.ArrowException, ValueError, OSError, KeyError, NotImplementedError, MemoryError) as error:
         text = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
@@ -92,11 +100,12 @@ def decode_arrow(value: bytes, message: int) -> Iterator[Block | Refusal]:
 
 
 def _read_columns(value: bytes) -> dict[str, pa.Array]:
-    batches, num_bytes = [], 0
+    batches, num_bytes, num_cells = [], 0, 0
     with pa.ipc.open_stream(value) as reader:
         for batch in reader:
             num_bytes += batch.nbytes
-            if num_bytes > _UNFOLDED_BYTES_MAX:
+            num_cells += batch.num_rows * _num_leaves(batch.schema)
+            if num_bytes > _UNFOLDED_BYTES_MAX or num_cells > _UNFOLDED_CELLS_MAX:
                 raise _Unfolded
             # What a stranger sends may point outside its own buffers: nothing is read before this says no.
             batch.validate(full=True)
@@ -106,6 +115,12 @@ def _read_columns(value: bytes) -> dict[str, pa.Array]:
         raise ValueError("two columns have one name")
     table = pa.Table.from_batches(batches, schema)
     return {name: _simplify(_one_chunk(table.column(name)), name) for name in schema.names}
+
+
+def _num_leaves(kind: pa.Schema | pa.DataType) -> int:
+    """Count the columns of a schema, those within structs too."""
+    fields = [kind.field(index).type for index in range(len(kind) if isinstance(kind, pa.Schema) else kind.num_fields)]
+    return sum(_num_leaves(field) if pa.types.is_struct(field) else 1 for field in fields)
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

@@ -11,6 +11,12 @@ import numpy.typing as npt
 from schemas.problems import Problem, Problems
 from schemas.values import Values
 
+# An event with more features (or classes) than this is refused: each would be a column.
+NAMES_MAX = 10_000
+
+# The fields that are maps, whose keys become columns.
+MAPS = ("features", "segment", "scores")
+
 Positions = npt.NDArray[np.int64]
 
 
@@ -21,6 +27,12 @@ class Mapping:
     columns: dict[str, Values]
     present: npt.NDArray[np.bool_]
     problems: Problems
+
+
+def too_many_names(path: str, num_names: int) -> Problem:
+    """Say that one map would make too many columns."""
+    sentence = f"{path} has {num_names} entries, more than {NAMES_MAX}. Send a list of numbers instead."
+    return Problem("too_large", path, sentence)
 
 
 class Block(Protocol):
@@ -41,8 +53,12 @@ class Block(Protocol):
         """Give each row's fields that are not `known`; None if no row has any."""
         ...
 
-    def raw(self, position: int) -> bytes:
-        """Give the bytes of one row, as JSON where its message holds several."""
+    def num_names(self) -> int:
+        """Count the columns that the maps will have."""
+        ...
+
+    def raw(self, positions: list[int]) -> list[bytes]:
+        """Give the bytes of rows, as JSON where their message holds several."""
         ...
 
     def take(self, positions: Positions) -> Block:

@@ -12,14 +12,23 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from schemas.codecs.blocks import Block, Mapping, Positions, Refusal
-from schemas.problems import Problem, not_finite, wrong_type
+from schemas.codecs.blocks import MAPS, NAMES_MAX, Block, Mapping, Positions, Refusal, too_many_names
+from schemas.problems import Problem, Problems, not_finite, wrong_type
 from schemas.values import Values
 
 _DECODER = msgspec.json.Decoder()
 # What is no JSON after all: DecodeError and a wrong UTF-8 sequence are ValueErrors, deep nesting is the other.
 _UNREADABLE = (ValueError, RecursionError)
 _EVENT = "an event is a JSON object"
+
+
+class _Maps(NamedTuple):
+    """One map of every row, and all their keys."""
+
+    maps: list[dict[str, Any]]
+    present: npt.NDArray[np.bool_]
+    problems: Problems
+    keys: set[str]
 
 
 class JsonBlock:
@@ -37,6 +46,7 @@ class JsonBlock:
         self.message = message
         self.row = row
         self.names: set[str] = set().union(*rows)
+        self._maps: dict[str, _Maps] = {}
 
     def column(self, name: str) -> Values:
         return _column(self.rows, name) if name in self.names else [None] * len(self.rows)
@@ -44,8 +54,15 @@ class JsonBlock:
     def mapping(self, name: str) -> Mapping:
         if name not in self.names:
             return Mapping({}, np.zeros(len(self.rows), dtype=np.bool_), {})
+        taken = self._take_apart(name)
+        columns = {key: _column(taken.maps, key) for key in sorted(taken.keys)}
+        return Mapping(columns, taken.present, taken.problems)
+
+    def _take_apart(self, name: str) -> _Maps:
+        if name in self._maps:
+            return self._maps[name]
         maps = _column(self.rows, name)
-        problems = {}
+        problems: Problems = {}
         present = np.ones(len(maps), dtype=np.bool_)
         if set(map(type, maps)) != {dict}:
             present = np.array([isinstance(value, dict) for value in maps], dtype=np.bool_)
@@ -53,17 +70,24 @@ class JsonBlock:
                 if maps[position] is not None:
                     problems[position] = wrong_type(name, maps[position], "an object")
                 maps[position] = {}
-        keys = sorted(set().union(*maps))
-        return Mapping({key: _column(maps, key) for key in keys}, present, problems)
+        if max(map(len, maps)) > NAMES_MAX:
+            for position, value in enumerate(maps):
+                if len(value) > NAMES_MAX:
+                    problems[position] = too_many_names(name, len(value))
+                    maps[position] = {}
+        self._maps[name] = _Maps(maps, present, problems, set().union(*maps))
+        return self._maps[name]
 
     def unknown_fields(self, known: frozenset[str]) -> list[dict[str, object] | None] | None:
         if self.names <= known:
             return None
         return [{key: event[key] for key in event.keys() - known} or None for event in self.rows]
 
-    def raw(self, position: int) -> bytes:
-        sent = self.sent[position]
-        return sent if sent is not None else _encode_row(self.rows[position])
+    def num_names(self) -> int:
+        return sum(len(self._take_apart(name).keys) for name in self.names.intersection(MAPS))
+
+    def raw(self, positions: list[int]) -> list[bytes]:
+        return [self.sent[position] or _encode_row(self.rows[position]) for position in positions]
 
     def take(self, positions: Positions) -> Block:
         index = positions.tolist()

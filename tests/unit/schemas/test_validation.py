@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from schemas.identity import hash_ids
@@ -323,3 +324,27 @@ def test_identity_takes_the_columns():
 def test_empty_batch():
     found = read("records", [])
     assert (found.columns, found.dead, found.num_events) == ([], [], 0)
+
+
+def test_ever_new_feature_names_stay_bounded():
+    events = [record(record_id=f"{i}", features={f"f{i}-{j}": j for j in range(500)}) for i in range(60)]
+    found = read("records", [events[:30], *events[30:]])
+    assert found.dead == []
+    assert len(found.columns) > 1
+    assert all(len(columns.numbers) <= 10_001 for columns in found.columns)
+    rows = as_rows(found.columns[-1:])
+    assert rows[-1]["numbers"] == {f"f59-{j}": j for j in range(500)}
+    assert sum(columns.num_rows for columns in found.columns) == 60
+
+
+def test_too_many_features_are_refused():
+    (letter,) = read("records", [record(features={f"f{j}": j for j in range(10_001)})]).dead
+    assert (letter.reason, letter.path) == ("too_large", "features")
+
+
+def test_columns_of_nulls_cannot_fill_the_memory():
+    table = pa.table({f"c{i}": pa.nulls(1_000_000) for i in range(101)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    assert [letter.reason for letter in read("records", [sink.getvalue().to_pybytes()]).dead] == ["too_large"]
