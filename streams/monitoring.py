@@ -68,7 +68,8 @@ _LATEST_MS = 253_402_300_799_000
 class _Seen:
     """Hints that save queries; lost without harm."""
 
-    is_repeated: bool = False
+    is_repeated: bool = False  # what an earlier process may have stored and not sent was sent again
+    is_judged: bool = False  # nothing was measured since the last judgement
     label_at: int | None = None
     label_seen_s: float = 0.0
 
@@ -121,18 +122,21 @@ class Monitor:
         seen = self._seen.setdefault(model, _Seen())
         found = self._find(history, seen)
         newest = max((start for start, _ in found.measured), default=None)
-        if not seen.is_repeated and newest is not None:
-            self._judge.repeat(history)
+        if not seen.is_judged and newest is not None:
+            if not seen.is_repeated:
+                self._judge.repeat(history)
+                self._feed_errors(history)
             self._judge.judge(history, newest)
-            self._feed_errors(history)
-        seen.is_repeated = True
+        seen.is_repeated = seen.is_judged = True
         for start in sorted({each.window_start for each in found.dirty} | set(found.counts)):
             if self._stop.is_set():
                 return "waiting"
+            seen.is_judged = False
             if not self._work_on(history, found, start):
                 return "waiting"
             newest = start if newest is None else max(newest, start)
             self._judge.judge(history, newest)
+            seen.is_judged = True
         return "waiting" if self._awaits_labels(history, found, seen) else "idle"
 
     def _find(self, history: ModelHistory, seen: _Seen) -> _Found:

@@ -78,8 +78,8 @@ class StoredStream:
 
     def send(self, kind: Kind, values: Sequence[bytes], partition: int = 0, sink: bool = True) -> None:
         """Take in messages of one partition: the sink stores their rows, stage 1 their summaries."""
-        self._take(kind, partition, MessageBatch(kind, TOPIC_IDS[kind], partition, *self._places(kind, partition, len(values)),
-                                                 list(values)), sink)  # fmt: skip
+        places = self._places(kind, partition, len(values))
+        self._take(kind, partition, MessageBatch(kind, TOPIC_IDS[kind], partition, *places, list(values)), sink)
 
     def send_watermark(self, ms: int) -> None:
         """Say on every partition that nothing before an instant will follow."""
