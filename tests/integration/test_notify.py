@@ -276,7 +276,7 @@ def _send(runtime: Runtime, **changes: Any) -> Alert:
     return alert
 
 
-def _wait_until(condition: Callable[[], bool], log_path: str = "", timeout_s: float = 45) -> None:
+def _wait_until(condition: Callable[[], bool], log_path: str = "", timeout_s: float = 120) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline_s, Path(log_path).read_text() if log_path else f"not in {timeout_s} s"
