@@ -199,12 +199,13 @@ class Reader:
     def _sort(self, messages: list[Any]) -> Intake:
         intake = Intake()
         taken: dict[TopicPart, list[Any]] = {}
+        events: list[tuple[Any, TopicPart]] = []
         for message in messages:
             part = (message.topic(), message.partition())
             if message.error() is None:
                 taken.setdefault(part, []).append(message)
             else:
-                self._sort_error(message, part, intake)
+                events.append((message, part))
         for part, found in taken.items():
             if part not in self._topic_ids:
                 continue  # fetched before the partition was placed anew; it comes again
@@ -214,6 +215,9 @@ class Reader:
             if fresh:
                 intake.batches.append(_batch(part[0], self._topic_ids[part], part[1], fresh))
                 self._next[part] = fresh[-1].offset() + 1
+        # Behind the messages that came with them: an end says where the position is once those are taken.
+        for message, part in events:
+            self._sort_error(message, part, intake)
         return intake
 
     def _sort_error(self, message: Any, part: TopicPart, intake: Intake) -> None:
