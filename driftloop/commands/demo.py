@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+
 import click
 
 from driftloop.cli import Context
@@ -19,6 +22,8 @@ def demo(context: Context) -> None:
     \b
     Example:  driftloop demo
     """
+    # Ended from outside, it ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = make_console()
     data = context.data / "demo"
     outcome = run_demo(data, console)
