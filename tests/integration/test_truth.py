@@ -7,50 +7,11 @@ from pathlib import Path
 import pytest
 
 from driftloop.applying import apply_spec
-from driftloop.replay.settling import Settling
-from schemas.topics import WATERMARK_HEADER
-from store.client import ClickHouse
-from store.log import Producer, describe_topics
 from tests import truth
-from tests.stacks import BROKER_KINDS, RunningStack, run_stack, why_not
+from tests.feeding import count_rows, finish, read_measured, send
+from tests.stacks import BROKER_KINDS, run_stack, why_not
 
 ROLES = ("monitor", "sink")
-MEASURED = """
-    SELECT toUnixTimestamp64Milli(window_start), segment, kind, feature, metric, value
-    FROM measurements_now WHERE model = 'credit'
-"""
-
-
-def send(running: RunningStack, events: list[tuple[int, str, str, bytes]]) -> None:
-    producer = Producer(running.runtime.kafka)
-    for _, topic, key, value in events:
-        producer.produce(topic, key, value)
-    producer.flush(60.0)
-
-
-def finish(running: RunningStack, end_ms: int, timeout_s: float = 120.0) -> None:
-    """Say on every partition that this was all, and wait until it is measured."""
-    producer = Producer(running.runtime.kafka)
-    topics = describe_topics(running.runtime.kafka, ["records", "predictions", "labels"])
-    for topic, (_, num_partitions) in topics.items():
-        for partition in range(num_partitions):
-            producer.produce(
-                topic, truth.MODEL, None, headers=[(WATERMARK_HEADER, str(end_ms).encode())], partition=partition
-            )
-    producer.flush(30.0)
-    settling = Settling(running.runtime, truth.MODEL)
-    try:
-        settling.wait(truth.START_MS, end_ms, timeout_s)
-    finally:
-        settling.close()
-
-
-def read_measured(running: RunningStack) -> dict[tuple[int, str, str, str, str], float]:
-    store = ClickHouse(running.runtime.clickhouse)
-    try:
-        return {(row[0], row[1], row[2], row[3], row[4]): row[5] for row in store.query(MEASURED)}
-    finally:
-        store.close()
 
 
 @pytest.mark.parametrize("kind", BROKER_KINDS)
@@ -70,8 +31,6 @@ def test_measurements_equal_the_recomputation(
         finish(running, known.window_starts[-1] + 2 * truth.SIZE_MS)
         differences = truth.compare(truth.compute_expected(known), read_measured(running))
         assert not differences, "\n".join(differences[:20])
-        store = ClickHouse(running.runtime.clickhouse)
         for table in ("records", "predictions", "labels"):
-            assert store.query(f"SELECT count() FROM {table}") == [(len(known.stream),)]
-        assert store.query("SELECT count() FROM dead_letters") == [(0,)]
-        store.close()
+            assert count_rows(running, table) == len(known.stream)
+        assert count_rows(running, "dead_letters") == 0
