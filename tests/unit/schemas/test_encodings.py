@@ -123,3 +123,10 @@ def _stream(table: pa.Table) -> bytes:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     return sink.getvalue().to_pybytes()
+
+
+def test_whole_numbers_in_lists_have_one_text():
+    whole, floating = record(features={"shape": [1, 2]}), record(features={"shape": [1.0, 2.0]})
+    (from_json,) = read("records", [whole]).columns
+    (from_arrow,) = read("records", [arrow_of([floating])]).columns
+    assert from_json.texts["shape"] == from_arrow.texts["shape"] == ["[1,2]"]
