@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from driftloop.replay.source import DEFAULT_INTERVAL_MS, read_table, require_column
-from schemas.columns import EventColumns, Kind
+from driftloop.replay.source import DEFAULT_INTERVAL_MS, read_table, read_times, require_column
+from schemas.columns import EventColumns, Kind, concatenate
 from schemas.declarations import ModelSpec
 from schemas.errors import ConfigurationError
 from schemas.messages import MessageBatch
@@ -104,7 +104,7 @@ def split_columns(frame: pd.DataFrame, spec: ModelSpec, origin: str) -> Referenc
         return frame[name] if name else None
 
     return ReferenceTable(
-        frame[features], reference_times(frame, names["ts"], spec), column("label"), column("score"),
+        frame[features], reference_times(frame, names["ts"], spec, origin), column("label"), column("score"),
         column("prediction"), {name: frame[c] for name, c in scores.items()}, origin,
     )  # fmt: skip
 
@@ -123,14 +123,12 @@ def find_score_columns(frame: pd.DataFrame, pattern: str | None, origin: str) ->
     return found
 
 
-def reference_times(frame: pd.DataFrame, column: str | None, spec: ModelSpec) -> np.ndarray:
+def reference_times(frame: pd.DataFrame, column: str | None, spec: ModelSpec, origin: str) -> np.ndarray:
     """The time column, or `interval` from row to row in file order, beginning at the windows' origin."""
     if column is None or spec.reference.interval_ms is not None:
         interval_ms = spec.reference.interval_ms or DEFAULT_INTERVAL_MS
         return spec.windows.origin_ms + np.arange(len(frame), dtype=np.int64) * interval_ms
-    if pd.api.types.is_numeric_dtype(frame[column]):
-        return frame[column].to_numpy(np.int64)
-    return pd.to_datetime(frame[column], utc=True).dt.as_unit("ms").astype(np.int64).to_numpy()
+    return read_times(frame, column, Path(origin))
 
 
 def freeze_reference(table: ReferenceTable, spec: ModelSpec, privacy_key: bytes) -> pd.DataFrame:
@@ -179,21 +177,22 @@ def run_validation(kind: Kind, table: ReferenceTable, spec: ModelSpec, privacy_k
             spec=spec, spec_version=1, effective_from=0, published_at=0, reference_hash="", reference_rows=table.num_rows
         )
     )
-    messages = encode_messages(kind, table, spec)
+    messages, rows = encode_messages(kind, table, spec)
     num = len(messages)
     batch = MessageBatch("reference", "", 0, np.arange(num), np.full(num, _KAFKA_TIME_MS), list(messages))
     validated = validate(kind, batch, catalogue, privacy_key)
     if validated.dead:
         first = validated.dead[0]
-        row = first.offset * ROWS_A_MESSAGE + first.row
+        row = rows[first.offset * ROWS_A_MESSAGE + first.row]
         raise ConfigurationError(
             f"row {row} is not valid ({len(validated.dead)} rows are not): {first.message}",
             file=table.origin, key=first.path or "reference",
         )  # fmt: skip
-    return validated.columns[0]
+    return concatenate(validated.columns)
 
 
-def encode_messages(kind: Kind, table: ReferenceTable, spec: ModelSpec) -> list[bytes]:
+def encode_messages(kind: Kind, table: ReferenceTable, spec: ModelSpec) -> tuple[list[bytes], np.ndarray]:
+    """Arrow messages of ROWS_A_MESSAGE rows each, and which row of the table each row is: not all have a label."""
     columns: dict[str, pa.Array] = {
         "record_id": pa.array([str(row) for row in range(table.num_rows)]),
         "model": pa.array([spec.model] * table.num_rows),
@@ -218,9 +217,8 @@ def encode_messages(kind: Kind, table: ReferenceTable, spec: ModelSpec) -> list[
                 [to_arrow(values) for values in table.scores.values()], names=list(table.scores)
             )
     rows = pa.table(columns).take(pa.array(keep))
-    return [
-        encode_stream(rows.slice(start, ROWS_A_MESSAGE)) for start in range(0, max(1, rows.num_rows), ROWS_A_MESSAGE)
-    ]
+    starts = range(0, max(1, rows.num_rows), ROWS_A_MESSAGE)
+    return [encode_stream(rows.slice(start, ROWS_A_MESSAGE)) for start in starts], keep
 
 
 def encode_stream(rows: pa.Table) -> bytes:
