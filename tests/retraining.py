@@ -1,4 +1,4 @@
-"""A small world in which retraining pays: a relation that turns round, an old model that does not know, and labels.
+"""A small world in which retraining pays: a relation that turns round, an old model that guesses then, and labels.
 
 Rows go straight into the store, as the sink would have written them; requests, roles and records go through the log.
 """
@@ -40,7 +40,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SIZE_MS = 1_000_000
 START_MS = 1_767_000_000_000
 ROWS = 1_500
-HARMED = 2  # from this window on the relation is the other way round
+HARMED = 2  # from this window on the old model guesses
 TOPIC_ID = "00000000-0000-0001-0000-00000000000a"
 
 
@@ -206,16 +206,18 @@ def make_rows(number: int) -> Rows:
     deviation = rng.normal(size=ROWS)
     country = rng.choice(["DE", "FR", "US"], ROWS)
     logit = 2.0 * deviation + (country == "DE")
-    truth = logit if number < HARMED else -logit
-    # Amounts move as well, or nothing would tell the new rows from the old.
-    amount = deviation if number < HARMED else deviation + 8.0
+    score = 1 / (1 + np.exp(-logit))
+    amount, truth = deviation, logit
+    if number >= HARMED:
+        # The relation turns round for amounts that were never there before, and the old model guesses.
+        amount, truth, score = deviation + 8.0, -logit, rng.uniform(size=ROWS)
     return Rows(
         ids=[f"w{number}-{row}" for row in range(ROWS)],
         ts=START_MS + number * SIZE_MS + np.sort(rng.choice(SIZE_MS, ROWS, replace=False)).astype(np.int64),
         amount=amount,
         country=country.tolist(),
         label=(rng.random(ROWS) < 1 / (1 + np.exp(-truth))).astype(float),
-        score=1 / (1 + np.exp(-logit)),
+        score=score,
         first_offset=number * ROWS,
     )
 
