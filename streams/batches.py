@@ -55,7 +55,7 @@ def cut_batch(batch: MessageBatch, num_messages_max: int, num_bytes_max: int) ->
     if not len(batch):
         return
     sizes = np.fromiter((0 if value is None else len(value) for value in batch.values), np.int64, len(batch))
-    block = np.cumsum(sizes) // num_bytes_max
+    block = (np.cumsum(sizes) - sizes) // num_bytes_max
     changes = np.flatnonzero(block[1:] != block[:-1]) + 1
     begin = 0
     for end in [*changes.tolist(), len(batch)]:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from confluent_kafka import Producer as LibrdkafkaProducer
+from confluent_kafka.admin import AdminClient
 
 from schemas.connections import Runtime
 from schemas.spec import (
@@ -27,9 +28,9 @@ from schemas.spec import (
     encode_published,
 )
 from store.client import ClickHouse
-from store.log import Producer, apply_topics
+from store.log import Producer, apply_topics, describe_topics
 from store.migrations import migrate
-from store.summaries import read_markers, read_stamps, read_summaries
+from store.summaries import Marker, Place, insert_markers, read_markers, read_stamps, read_summaries
 from streams.app import name_job
 from streams.logic.summaries import Merged, merge_rows
 from tests.brokers import available_brokers, make_broker
@@ -184,6 +185,7 @@ def wait_until(is_true: Callable[[], bool], what: str, timeout_s: float = WAIT_S
         time.sleep(0.1)
 
 
+@pytest.mark.timeout(600)  # three starts of the monitor, each a few seconds of imports
 def test_counts_are_exact_through_kills(surroundings: Surroundings) -> None:
     """SIGKILL of the monitor in mid-stream, twice, and of ClickHouse once: pandas counts the same."""
     history = surroundings.publish(make_published())
@@ -237,3 +239,35 @@ def test_bad_messages_become_dead_letters_and_stop_nothing(surroundings: Surroun
     reasons = surroundings.store.query("SELECT reason, count() FROM dead_letters GROUP BY reason ORDER BY reason")
     assert reasons == [("empty", 1), ("malformed", 1), ("unknown_model", 1)]
     assert monitor.stop() == 0
+
+
+def test_a_topic_made_anew_is_another_log(surroundings: Surroundings) -> None:
+    """Deleted and made again while the monitor runs: it begins at the new log's beginning, and the old counts stay."""
+    surroundings.publish(make_published())
+    runtime = surroundings.runtime
+    topic = runtime.topics("records")
+    events = make_events(300, seed=4)
+    produce(runtime, events)
+    monitor = surroundings.start_monitor()
+    wait_until(lambda: surroundings.count_rows() == 300, "300 rows")
+    admin = AdminClient(runtime.kafka.librdkafka())
+    old_id = describe_topics(runtime.kafka, [topic])[topic][0]
+    admin.delete_topics([topic])[topic].result(30)
+    wait_until(lambda: topic not in describe_topics(runtime.kafka, [topic]), "the topic to be gone")
+    apply_topics(runtime.kafka, runtime.topics, runtime.num_partitions)
+    wait_until(lambda: topic in describe_topics(runtime.kafka, [topic]), "the topic to be there")
+    produce(runtime, make_events(200, seed=5).assign(record_id=lambda frame: "new-" + frame.record_id))
+    wait_until(lambda: surroundings.count_rows() == 500, "500 rows")
+    markers = read_markers(surroundings.store, name_job(runtime), [topic])
+    assert old_id not in {marker.place.topic_id for marker in markers}
+    assert monitor.stop() == 0
+
+
+def test_a_marker_beyond_the_end_of_the_log_stops_the_monitor(surroundings: Surroundings) -> None:
+    surroundings.publish(make_published())
+    topic = surroundings.runtime.topics("records")
+    topic_id = describe_topics(surroundings.runtime.kafka, [topic])[topic][0]
+    insert_markers(surroundings.store, name_job(surroundings.runtime), [Marker(Place(topic, topic_id, 1), 1000, {})])
+    monitor = surroundings.start_monitor()
+    assert monitor.process.wait(WAIT_S) != 0
+    assert "was counted up to 1000" in monitor.log
