@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-
 from driftloop.published import read_catalogue
 from driftloop.references import freeze_reference, hash_reference, load_reference
 from schemas.clock import Clock, SystemClock
@@ -94,5 +93,3 @@ def publish(runtime: Runtime, published: PublishedSpec) -> None:
     producer.produce(runtime.topics("specs"), published.key, encode_published(published))
     producer.flush(FLUSH_TIMEOUT_S)
     producer.close()
-
-

@@ -78,9 +78,7 @@ def guess_task(frame: pd.DataFrame, columns: dict[str, str]) -> str:
     return "multiclass" if (is_text or whole) and len(values) <= CLASSES_MAX else "regression"
 
 
-def render(
-    model: str, task: str, reference: str, columns: dict[str, str], features: dict[str, FeatureSpec]
-) -> str:
+def render(model: str, task: str, reference: str, columns: dict[str, str], features: dict[str, FeatureSpec]) -> str:
     """The spec as YAML, with what people change most in sight."""
     named = {role: column for role, column in columns.items() if role != column}
     source: dict[str, object] = {"file": reference}

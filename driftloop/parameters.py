@@ -38,7 +38,8 @@ class Instant(click.ParamType):
         try:
             at = datetime.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value!r} is not a time; write 2026-01-31, 2026-01-31T12:00:00Z or epoch milliseconds", param, ctx)
+            message = f"{value!r} is not a time; write 2026-01-31, 2026-01-31T12:00:00Z or epoch milliseconds"
+            self.fail(message, param, ctx)
         return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 # Wide enough for every column when the output is not a terminal (a file, a pipe, CI).
 WIDTH_WITHOUT_TERMINAL = 200
@@ -25,9 +26,10 @@ def make_console() -> Console:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
     table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(name), overflow="fold")
     for row in rows:
-        table.add_row(*(format_value(value) for value in row))
+        # As Text, since a value such as [x] would be taken for markup.
+        table.add_row(*(Text(format_value(value)) for value in row))
     make_console().print(table)
 
 

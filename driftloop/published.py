@@ -29,6 +29,7 @@ def find_published(runtime: Runtime, model: str) -> PublishedSpec:
     if history is None:
         known = catalogue.models()
         near = difflib.get_close_matches(model, known, n=1)
-        remedy = f"Did you mean {near[0]!r}?" if near else f"Applied are: {', '.join(known) or 'none'}; see driftloop apply"
+        applied = f"Applied are: {', '.join(known) or 'none'}; see driftloop apply"
+        remedy = f"Did you mean {near[0]!r}?" if near else applied
         raise ConfigurationError(f"there is no model {model!r}", key="--model", remedy=remedy)
     return history.latest

@@ -36,10 +36,10 @@ class ReferenceTable:
 
     features: pd.DataFrame
     ts_ms: np.ndarray
-    label: pd.Series | None  # type: ignore[type-arg]
-    score: pd.Series | None  # type: ignore[type-arg]
-    prediction: pd.Series | None  # type: ignore[type-arg]
-    scores: dict[str, pd.Series]  # type: ignore[type-arg]
+    label: pd.Series | None
+    score: pd.Series | None
+    prediction: pd.Series | None
+    scores: dict[str, pd.Series]
     origin: str
 
     @property
@@ -65,7 +65,9 @@ def read_stored(store: ClickHouse, model: str, from_ms: int, to_ms: int) -> pd.D
     table = read_labelled(store, model, "external", from_ms, to_ms, with_features=True).to_pandas()
     if table.empty:
         raise ConfigurationError(
-            f"there are no predictions of {model} stored between these times", key="reference", remedy="Check from and to"
+            f"there are no predictions of {model} stored between these times",
+            key="reference",
+            remedy="Check from and to",
         )
     frame = table.rename(columns={name: name[2:] for name in table.columns if name[:2] in ("f:", "t:")})
     frame = frame.drop(columns=["has_label", "has_features", "model_version"], errors="ignore")
@@ -99,7 +101,7 @@ def split_columns(frame: pd.DataFrame, spec: ModelSpec, origin: str) -> Referenc
     if spec.features:
         features = list(spec.features)
 
-    def column(role: str) -> pd.Series | None:  # type: ignore[type-arg]
+    def column(role: str) -> pd.Series | None:
         name = names[role]
         return frame[name] if name else None
 
@@ -174,7 +176,12 @@ def run_validation(kind: Kind, table: ReferenceTable, spec: ModelSpec, privacy_k
     catalogue = Catalogue()
     catalogue.add(
         PublishedSpec(
-            spec=spec, spec_version=1, effective_from=0, published_at=0, reference_hash="", reference_rows=table.num_rows
+            spec=spec,
+            spec_version=1,
+            effective_from=0,
+            published_at=0,
+            reference_hash="",
+            reference_rows=table.num_rows,
         )
     )
     messages, rows = encode_messages(kind, table, spec)
@@ -206,7 +213,8 @@ def encode_messages(kind: Kind, table: ReferenceTable, spec: ModelSpec) -> tuple
         keep = np.flatnonzero(table.label.notna().to_numpy())
     else:
         names = list(table.features.columns)
-        columns["features"] = pa.StructArray.from_arrays([to_arrow(table.features[name]) for name in names], names=names)
+        values = [to_arrow(table.features[name]) for name in names]
+        columns["features"] = pa.StructArray.from_arrays(values, names=names)
     if kind == "predictions":
         if table.score is not None:
             columns["score"] = to_arrow(table.score)
@@ -228,7 +236,7 @@ def encode_stream(rows: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def to_arrow(column: pd.Series) -> pa.Array:  # type: ignore[type-arg]
+def to_arrow(column: pd.Series) -> pa.Array:
     """A column as Arrow, NaN as null; mixed types as text."""
     try:
         array = pa.Array.from_pandas(column)

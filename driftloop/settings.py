@@ -78,9 +78,7 @@ def read_settings(data: Path | None = None, environ: Mapping[str, str] | None = 
         for name, value in env.items()
         if name.startswith(KAFKA_PREFIX) and name != KAFKA_PREFIX + "BOOTSTRAP_SERVERS"
     }
-    kafka = KafkaConnection(
-        bootstrap or (endpoints.kafka if endpoints else f"127.0.0.1:{DEFAULT_KAFKA_PORT}"), options
-    )
+    kafka = KafkaConnection(bootstrap or (endpoints.kafka if endpoints else f"127.0.0.1:{DEFAULT_KAFKA_PORT}"), options)
     clickhouse = parse_clickhouse_url(
         url or (endpoints.clickhouse if endpoints else f"http://127.0.0.1:{DEFAULT_CLICKHOUSE_PORT}")
     )
@@ -99,15 +97,19 @@ def read_settings(data: Path | None = None, environ: Mapping[str, str] | None = 
 def parse_clickhouse_url(url: str) -> ClickHouseConnection:
     """`http[s]://[user[:password]@]host[:port][/database]` as a connection."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        port = parts.port or (8443 if parts.scheme == "https" else DEFAULT_CLICKHOUSE_PORT)
+    except ValueError:
+        port = 0
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port:
         raise ConfigurationError(
             f"{url!r} is not the address of ClickHouse's HTTP interface",
             key="DRIFTLOOP_CLICKHOUSE_URL",
             remedy="Use http://[user:password@]host:8123",
         )
-    port = parts.port or (8443 if parts.scheme == "https" else DEFAULT_CLICKHOUSE_PORT)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return ClickHouseConnection(
-        url=f"{parts.scheme}://{parts.hostname}:{port}",
+        url=f"{parts.scheme}://{host}:{port}",
         user=unquote(parts.username or "default"),
         password=unquote(parts.password or ""),
         database=parts.path.strip("/") or "driftloop",
@@ -117,8 +119,9 @@ def parse_clickhouse_url(url: str) -> ClickHouseConnection:
 def format_clickhouse_url(connection: ClickHouseConnection) -> str:
     """The connection as DRIFTLOOP_CLICKHOUSE_URL has it."""
     scheme, _, address = connection.url.partition("://")
-    user = f"{quote(connection.user, safe='')}:{quote(connection.password, safe='')}@" if connection.password else ""
-    return f"{scheme}://{user}{address}/{connection.database}"
+    user = quote(connection.user, safe="")
+    password = f":{quote(connection.password, safe='')}" if connection.password else ""
+    return f"{scheme}://{user}{password}@{address}/{connection.database}"
 
 
 def format_kafka_options(connection: KafkaConnection) -> dict[str, str]:
@@ -128,7 +131,7 @@ def format_kafka_options(connection: KafkaConnection) -> dict[str, str]:
 
 def parse_partitions(env: Mapping[str, str]) -> int:
     text = env.get("DRIFTLOOP_PARTITIONS", "4")
-    if not text.isdigit() or not 1 <= int(text) <= 1000:
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 1000:
         raise ConfigurationError(
             f"{text!r} is not a number of partitions", key="DRIFTLOOP_PARTITIONS", remedy="Use 1 to 1000"
         )
@@ -143,11 +146,27 @@ def read_privacy_key(folder: Path, env: Mapping[str, str]) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        folder.mkdir(parents=True, exist_ok=True)
-        key = secrets.token_hex(32).encode()
-        try:
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(key)
-        except FileExistsError:
-            return path.read_bytes()
-        return key
+        pass
+    except OSError as error:
+        raise ConfigurationError(f"cannot be read: {error.strerror}", file=str(path)) from error
+    try:
+        return make_privacy_key(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot be written: {error.strerror}", file=str(path), remedy="Choose another folder with --data"
+        ) from error
+
+
+def make_privacy_key(path: Path) -> bytes:
+    """A new key, or the one that another process made meanwhile; whole in either case."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(secrets.token_hex(32).encode())
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+    return path.read_bytes()

@@ -127,7 +127,11 @@ class Stack:
         return str(path)
 
     def add(self, name: str, arguments: list[str]) -> None:
-        environment = {"DRIFTLOOP_DATA": str(self.settings.data.resolve()), "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
+        environment = {
+            "DRIFTLOOP_DATA": str(self.settings.data.resolve()),
+            "DO_NOT_TRACK": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
         if name in ROLES:
             environment |= {
                 "DRIFTLOOP_KAFKA_BOOTSTRAP_SERVERS": self.runtime.kafka.bootstrap_servers,
@@ -142,4 +146,3 @@ class Stack:
         self.stopping.set()
         self.supervisor.stop_all(STOP_TIMEOUT_S)
         Endpoints.path(self.settings.data).unlink(missing_ok=True)
-

@@ -97,7 +97,7 @@ def make_events(truth: Truth) -> Iterator[tuple[int, str, str, bytes]]:
     """(ts, topic, key, value) of every event, in event time."""
     events = []
     for row in truth.stream.to_dict("records"):
-        features = {name: None if value != value else value for name, value in row.items() if name in ("amount", "age", "country")}
+        features = {name: None if row[name] != row[name] else row[name] for name in ("amount", "age", "country")}
         base = {"record_id": row["id"], "model": MODEL}
         events.append((row["ts"], "records", row["id"], {**base, "ts": row["ts"], "features": features}))
         output = {"prediction": row["y_pred"], "score": row["y_proba"]}
@@ -129,7 +129,8 @@ def normalised_wasserstein(reference: pd.Series, current: pd.Series) -> float:
 def category_jensenshannon(reference: pd.Series, current: pd.Series) -> float:
     """Evidently's: Jensen-Shannon distance of the shares, natural logarithm, categories of both sides."""
     values = sorted(set(reference.dropna()) | set(current.dropna()))
-    shares = [side.dropna().value_counts(normalize=True).reindex(values, fill_value=0.0) for side in (reference, current)]
+    known = [side.dropna().value_counts(normalize=True) for side in (reference, current)]
+    shares = [each.reindex(values, fill_value=0.0) for each in known]
     return float(jensenshannon(*shares))
 
 
@@ -149,7 +150,8 @@ def compute_expected(truth: Truth, duplicates: int = 0) -> dict[tuple[int, str, 
             for feature in ("amount", "age"):
                 expected[(*key, "drift", feature, "wasserstein")] = normalised_wasserstein(base[feature], rows[feature])
             expected[(*key, "drift", "score", "wasserstein")] = normalised_wasserstein(base["y_proba"], rows["y_proba"])
-            expected[(*key, "drift", "country", "jensenshannon")] = category_jensenshannon(base["country"], rows["country"])
+            distance = category_jensenshannon(base["country"], rows["country"])
+            expected[(*key, "drift", "country", "jensenshannon")] = distance
             labels, scores, predictions = rows["repaid"], rows["y_proba"], rows["y_pred"]
             expected[(*key, "performance", "", "roc_auc")] = float(roc_auc_score(labels, scores))
             expected[(*key, "performance", "", "accuracy")] = float(accuracy_score(labels, predictions))

@@ -39,7 +39,7 @@ SETTLE_TIMEOUT_S = 600.0
 @click.option("--timeout", type=DURATION, default="10m", show_default=True, help="Longest wait for one window.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.pass_obj
-def replay(  # noqa: PLR0913
+def replay(
     context: Context, file: Path, model: str, model_version: str | None, time_column: str | None, start: int | None,
     interval: int, id_column: str | None, label_column: str | None, label_delay: int, labels_file: Path | None,
     prediction_column: str | None, score_column: str | None, speed: float | None, lockstep: bool, drain: bool,

@@ -47,5 +47,3 @@ def retrain(context: Context, model: str, reason: str) -> None:
     producer.produce(runtime.topics("retrain-requests"), model, encode_event(request))
     producer.flush(30.0)
     click.echo(f"asked for: {request.request_id}; see `driftloop jobs --model {model}`")
-
-

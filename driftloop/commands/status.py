@@ -77,7 +77,7 @@ def read_partitions(runtime: Runtime, store: ClickHouse) -> list[dict[str, Any]]
 
 
 def read_models(runtime: Runtime, store: ClickHouse) -> list[dict[str, Any]]:
-    """Per model: the newest watermark of any partition, windows not yet measured, and the last one measured."""
+    """Per model: the newest watermark, windows not yet measured, and the last one measured."""
     catalogue = read_catalogue(runtime)
     markers = read_markers(store, runtime.topics(MONITOR), [runtime.topics(name) for name in INBOUND[:2]])
     rows = []
@@ -89,7 +89,9 @@ def read_models(runtime: Runtime, store: ClickHouse) -> list[dict[str, Any]]:
             for marker in markers
             for watermark_ms, _ in marker.watermarks.get(model, {}).values()
         ]  # fmt: skip
-        windows = {(stamp.window_start, stamp.window_end) for stamp in read_stamps(store, runtime.topics(MONITOR), model)}
+        windows = {
+            (stamp.window_start, stamp.window_end) for stamp in read_stamps(store, runtime.topics(MONITOR), model)
+        }
         measured = read_measured_windows(store, model, 0)
         last = max((end for _, end in measured), default=None)
         rows.append(

@@ -40,7 +40,9 @@ def subscribe(
             print_rows(COLUMNS, [[getattr(row, column) for column in COLUMNS] for row in rows], as_json)
         elif remove:
             if not subscriptions.remove_subscription(store, remove, SystemClock().now_ms()):
-                raise ConfigurationError(f"there is no subscription {remove!r}", remedy="See driftloop subscribe --list")
+                raise ConfigurationError(
+                    f"there is no subscription {remove!r}", remedy="See driftloop subscribe --list"
+                )
             click.echo(f"removed {remove}")
         elif url:
             added = subscriptions.add_subscription(

@@ -97,7 +97,9 @@ def check_employment(facts: Facts) -> Iterator[Promise]:
         found = {number: round(values.get(number, np.nan), 4) for number in expected}
         yield Promise(f"employment: {kind} of windows 27 and 28 as known", str(found), found == expected)
         yield Promise(
-            f"employment: {kind} has status alert at 27 and 28 only", str(facts.harmed(kind)), facts.harmed(kind) == harmed
+            f"employment: {kind} has status alert at 27 and 28 only",
+            str(facts.harmed(kind)),
+            facts.harmed(kind) == harmed,
         )
     relp = {
         facts.grid.number(row["window_start"]): row["value"] for row in facts.drift if row["feature"] == "RELP"
@@ -113,7 +115,9 @@ def check_employment(facts: Facts) -> Iterator[Promise]:
     at_14 = [row for row in notes if facts.grid.number(row["window_start"]) == truths.EMPLOYMENT_DRIFT_FROM]
     yield Promise(
         "employment: the harmless drift at 14 is a note (severity info) about RELP",
-        "; ".join(f"window {facts.grid.number(row['window_start'])}: {row['feature']}, {row['severity']}" for row in notes),
+        "; ".join(
+            f"window {facts.grid.number(row['window_start'])}: {row['feature']}, {row['severity']}" for row in notes
+        ),
         len(at_14) == 1 and at_14[0]["feature"] == "RELP" and at_14[0]["severity"] == "info",
     )
     fired, resolved = facts.changes("harm", "firing"), facts.changes("harm", "resolved")

@@ -47,9 +47,11 @@ COLUMNS = {
 }
 QUERIES = (
     "SELECT model, rule, severity, state, reason FROM alerts ORDER BY model, at, state",
-    "SELECT model, window_start, model_version, round(realized, 4) AS realized, round(estimated, 4) AS estimated, "
-    "realized_status AS status FROM performance_by_segment "
-    "WHERE metric = 'roc_auc' AND realized_status = 'alert' ORDER BY model, window_start, model_version",
+    (
+        "SELECT model, window_start, model_version, round(realized, 4) AS realized, round(estimated, 4) AS estimated, "
+        "realized_status AS status FROM performance_by_segment "
+        "WHERE metric = 'roc_auc' AND realized_status = 'alert' ORDER BY model, window_start, model_version"
+    ),
     "SELECT model, job_state, verdict, version, role, num_train_rows, substring(sha256, 1, 12) AS sha256 FROM lineage",
 )
 
@@ -173,8 +175,8 @@ def check_all(store: ClickHouse, grid: Grid, console: Console) -> Iterator[Promi
 
 
 def show_car_loan(facts: Facts, version: str, both: SideBySide | None, console: Console) -> None:
-    table = Table(title="car loan, ROC AUC per window: the old model, and the new champion beside it", title_justify="left",
-                  box=None, header_style="bold", pad_edge=False)  # fmt: skip
+    title = "car loan, ROC AUC per window: the old model, and the new champion beside it"
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for name in ("window", "old, estimated", "old, realized", "new, estimated", "new, realized"):
         table.add_column(name, justify="right")
     columns = [facts.values(kind, v) for v in ("external", version) for kind in ("estimate", "performance")]

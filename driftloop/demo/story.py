@@ -94,7 +94,12 @@ class Story:
                 )
         for row in read_jobs(self.store):
             words = row["verdict"] or row["reason"]
-            fact = (row["job_id"], row["state"], row["verdict"], "" if row["state"] == "running" else row["reason"][:60])
+            fact = (
+                row["job_id"],
+                row["state"],
+                row["verdict"],
+                "" if row["state"] == "running" else row["reason"][:60],
+            )
             if fact not in self._told:
                 self._told.add(fact)
                 self.say(row["model"], f"retraining {row['state']}: {words}", JOB_STYLES.get(row["state"], "magenta"))

@@ -57,10 +57,13 @@ def cut_into_steps(source: ReplaySource, size_ms: int, origin_ms: int) -> list[S
     ) * size_ms + origin_ms + size_ms  # fmt: skip
     rows = np.searchsorted(source.ts_ms, ends, side="left")
     labels = np.searchsorted(source.label_ts_ms, ends, side="left")
-    row_from, label_from = np.r_[0, rows[:-1]], np.r_[0, labels[:-1]]
-    return [
-        Step(*map(int, step)) for step in zip(ends, row_from, rows, label_from, labels, strict=True)
-    ]
+    row_from, label_from = np.r_[0, rows][:-1], np.r_[0, labels][:-1]
+    return [Step(*map(int, step)) for step in zip(ends, row_from, rows, label_from, labels, strict=True)]
+
+
+def encode_plain(value: object) -> object:
+    """What a Parquet file holds beside plain values: embeddings are arrays, and other types go as their text."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
 class Replay:
@@ -83,12 +86,13 @@ class Replay:
         self.on_step = on_step
         self.progress = Progress()
         self.steps = cut_into_steps(source, spec.windows.size_ms, spec.windows.origin_ms)
-        self._encoder = msgspec.json.Encoder()
+        self._encoder = msgspec.json.Encoder(enc_hook=encode_plain)
 
     def run(self, timeout_s: float) -> Progress:
         """Send everything; with lockstep or drain also wait until it is measured. Raises when that takes too long."""
         names = {name: self.runtime.topics(name) for name in INBOUND}
-        partitions = {topic: count for topic, (_, count) in describe_topics(self.runtime.kafka, list(names.values())).items()}
+        described = describe_topics(self.runtime.kafka, names.values())
+        partitions = {topic: count for topic, (_, count) in described.items()}
         missing = [topic for topic in names.values() if topic not in partitions]
         if missing:
             raise ConfigurationError(f"there is no topic {missing[0]!r}", remedy="Run `driftloop topics apply`")

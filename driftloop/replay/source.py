@@ -16,6 +16,8 @@ from schemas.spec import ModelSpec
 # Where synthetic times begin unless told otherwise (2026-01-01), moved to the next window border.
 DEFAULT_START_MS = 1_767_225_600_000
 DEFAULT_INTERVAL_MS = 1_000
+# As events are: 1e11 ms is March 1973, and a smaller number can only be seconds.
+SECONDS_BELOW = 100_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +86,13 @@ def build_source(frame: pd.DataFrame, file: Path, spec: ModelSpec, columns: Repl
     order = np.argsort(ts_ms, kind="stable")
     frame, ts_ms = frame.iloc[order].reset_index(drop=True), ts_ms[order]
     ids = (
-        [str(value) for value in frame[columns.record_id]]
+        read_ids(frame, columns.record_id, file)
         if columns.record_id
         else [f"{file.name.split('.')[0]}-{row}" for row in order]
     )
     scores, score_columns = read_scores(frame, file, spec, columns)
     used = {column for column in (*named, *score_columns, *columns.ignored) if column}
-    label_ids, label_values, label_ts = read_labels(frame, labels, file, columns, ids, ts_ms)
+    label_ids, label_values, label_ts = read_labels(frame, labels, columns, ids, ts_ms, order)
     return ReplaySource(
         ts_ms=ts_ms,
         record_id=ids,
@@ -120,23 +122,7 @@ def choose_times(
 ) -> np.ndarray:
     """Event times in ms: the time column's, or synthetic ones that begin on a window border."""
     if columns.time:
-        column = frame[columns.time]
-        if pd.api.types.is_numeric_dtype(column):
-            ts_ms = column.to_numpy(np.int64)
-            if len(ts_ms) and ts_ms.min() < 100_000_000_000:
-                raise ConfigurationError(
-                    f"column {columns.time!r} holds seconds", file=str(file), remedy="Give epoch milliseconds"
-                )
-            return ts_ms
-        try:
-            parsed = pd.to_datetime(column, utc=True)
-        except (ValueError, TypeError) as error:
-            raise ConfigurationError(f"column {columns.time!r} is not a time: {error}", file=str(file)) from error
-        if parsed.isna().any():
-            raise ConfigurationError(
-                f"column {columns.time!r} has {int(parsed.isna().sum())} rows without a time", file=str(file)
-            )
-        return parsed.dt.as_unit("ms").astype(np.int64).to_numpy()
+        return read_times(frame, columns.time, file)
     window = spec.windows
     start_ms = columns.start_ms
     if start_ms is None:
@@ -147,6 +133,32 @@ def choose_times(
     return start_ms + np.arange(len(frame), dtype=np.int64) * interval_ms
 
 
+def read_times(frame: pd.DataFrame, name: str, file: Path) -> np.ndarray:
+    """A column of RFC 3339 texts, timestamps or epoch milliseconds as int64 ms."""
+    column = frame[name]
+    if num_missing := int(column.isna().sum()):
+        raise ConfigurationError(f"column {name!r} has {num_missing} rows without a time", file=str(file))
+    if pd.api.types.is_numeric_dtype(column):
+        ts_ms = column.to_numpy(np.int64)
+        if len(ts_ms) and ts_ms.min() < SECONDS_BELOW:
+            raise ConfigurationError(f"column {name!r} holds seconds", file=str(file), remedy="Give epoch milliseconds")
+        return ts_ms
+    try:
+        parsed = pd.to_datetime(column, utc=True, format="ISO8601")
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(
+            f"column {name!r} is not a time: {str(error).splitlines()[0]}", file=str(file),
+            remedy="Write 2026-01-31T12:00:00Z, or epoch milliseconds",
+        ) from error  # fmt: skip
+    return parsed.dt.as_unit("ms").astype(np.int64).to_numpy()
+
+
+def read_ids(frame: pd.DataFrame, name: str, file: Path) -> list[str]:
+    if num_missing := int(frame[name].isna().sum()):
+        raise ConfigurationError(f"column {name!r} has {num_missing} rows without an id", file=str(file))
+    return [str(value) for value in frame[name]]
+
+
 def read_scores(
     frame: pd.DataFrame, file: Path, spec: ModelSpec, columns: ReplayColumns
 ) -> tuple[dict[str, list[float | None]], list[str]]:
@@ -155,7 +167,7 @@ def read_scores(
         return {}, []
     if "*" not in columns.score:
         require_column(frame, columns.score, file)
-        return {"": plain_numbers(frame[columns.score])}, [columns.score]
+        return {"": plain_numbers(frame, columns.score, file)}, [columns.score]
     if spec.task != "multiclass":
         raise ConfigurationError(
             f"{columns.score!r} is a pattern, and the task of {spec.model} is {spec.task}",
@@ -170,16 +182,16 @@ def read_scores(
             file=str(file),
             remedy=f"The columns are: {', '.join(map(str, frame.columns))}",
         )
-    return {name: plain_numbers(frame[column]) for name, column in found.items()}, list(found.values())
+    return {name: plain_numbers(frame, column, file) for name, column in found.items()}, list(found.values())
 
 
 def read_labels(
     frame: pd.DataFrame,
     labels: pd.DataFrame | None,
-    file: Path,
     columns: ReplayColumns,
     ids: list[str],
     ts_ms: np.ndarray,
+    order: np.ndarray,
 ) -> tuple[list[str], list[object], np.ndarray]:
     """Ids, values and arrival times of the labels, by arrival; a label arrives `label_delay_ms` after its record."""
     if labels is None and columns.label is None:
@@ -187,7 +199,7 @@ def read_labels(
     if labels is None:
         values, positions = plain_values(frame[columns.label]), np.arange(len(frame))
     else:
-        values, positions = match_labels(labels, columns, ids)
+        values, positions = match_labels(labels, columns, ids, order)
     known = np.array([value is not None for value in values], bool)
     positions = positions[known]
     values = [value for value, keep in zip(values, known, strict=True) if keep]
@@ -196,8 +208,13 @@ def read_labels(
     return [ids[positions[i]] for i in order], [values[i] for i in order], arrival[order]
 
 
-def match_labels(labels: pd.DataFrame, columns: ReplayColumns, ids: list[str]) -> tuple[list[object], np.ndarray]:
-    """Labels of a separate file with the rows they belong to, matched by id, or by position without an id column."""
+def match_labels(
+    labels: pd.DataFrame, columns: ReplayColumns, ids: list[str], order: np.ndarray
+) -> tuple[list[object], np.ndarray]:
+    """Labels of a separate file with the rows they belong to: by id, or without an id column by place in the file.
+
+    `order` says from which place in the replayed file each row came.
+    """
     file = columns.labels_file or Path("labels")
     values = plain_values(labels[columns.label or "label"])
     if columns.record_id is None:
@@ -207,7 +224,7 @@ def match_labels(labels: pd.DataFrame, columns: ReplayColumns, ids: list[str]) -
                 file=str(file),
                 remedy="Without --id-column labels are matched by position; name the id column of both files",
             )
-        return values, np.arange(len(ids))
+        return values, np.argsort(order)
     require_column(labels, columns.record_id, file)
     place = {record_id: row for row, record_id in enumerate(ids)}
     rows = [place.get(str(value)) for value in labels[columns.record_id]]
@@ -232,11 +249,13 @@ def choose_features(frame: pd.DataFrame, file: Path, spec: ModelSpec, used: set[
     return frame[names]
 
 
-def plain_values(column: pd.Series) -> list[object]:  # type: ignore[type-arg]
+def plain_values(column: pd.Series) -> list[object]:
     """Python values, None for missing; whole floats of a column with gaps stay floats."""
     values = column.astype(object).where(column.notna(), None)
     return [value.item() if isinstance(value, np.generic) else value for value in values]
 
 
-def plain_numbers(column: pd.Series) -> list[float | None]:  # type: ignore[type-arg]
-    return [None if value is None else float(value) for value in plain_values(column)]  # type: ignore[arg-type]
+def plain_numbers(frame: pd.DataFrame, name: str, file: Path) -> list[float | None]:
+    if not pd.api.types.is_numeric_dtype(frame[name]):
+        raise ConfigurationError(f"{name!r} is not a column of numbers", file=str(file))
+    return [None if value is None else float(value) for value in plain_values(frame[name])]  # type: ignore[arg-type]
