@@ -1,4 +1,4 @@
-"""The `driftloop` command: the parser, the data folder, and how errors reach people; one file a command in `commands/`."""
+"""The `driftloop` command: the parser, the data folder, and how errors reach people. Commands are in `commands/`."""
 
 from __future__ import annotations
 

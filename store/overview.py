@@ -47,7 +47,8 @@ def read_alert_changes(ch: ClickHouse, model: str = "", num_max: int = 1000) -> 
     return ch.query_dicts(
         """
         SELECT at, model, model_version, rule, state, severity, feature, metric, segment, value, threshold, harm,
-               reason, toUnixTimestamp64Milli(window_start) AS window_start, toUnixTimestamp64Milli(window_end) AS window_end,
+               reason, toUnixTimestamp64Milli(window_start) AS window_start,
+               toUnixTimestamp64Milli(window_end) AS window_end,
                alert_id, transition_id
         FROM (
             SELECT * FROM alerts FINAL
