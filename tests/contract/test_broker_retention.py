@@ -34,8 +34,8 @@ def test_old_segments_go_by_age(kafka: KafkaClient) -> None:
     low, high = wait_until(
         lambda: watermarks if (watermarks := kafka.get_watermarks(topic))[0] >= 30 else None, "yesterday gone"
     )
-    # The segment in which yesterday ends has today's messages too, and stays.
-    assert low < 35
+    # A segment that has today's messages too stays as it is; Apache Kafka begins one when times are far apart.
+    assert low <= 35
     assert high == 50
     assert [message.offset() for message in kafka.read(topic)] == list(range(low, 50))
 

@@ -68,14 +68,18 @@ class Reader:
         return value
 
     def varint(self) -> int:
+        data, at = self.data, self.at
         value = shift = 0
-        while shift <= 28:
-            byte = self.take(1)[0]
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
-        raise WireError("a length of more than five bytes")
+        try:
+            while (byte := data[at]) >= 0x80:
+                value |= (byte & 0x7F) << shift
+                at, shift = at + 1, shift + 7
+                if shift > 28:
+                    raise WireError("a length of more than five bytes")
+        except IndexError as error:
+            raise WireError(f"the frame ends within a length at {at}") from error
+        self.at = at + 1
+        return value | byte << shift
 
     def skip_tags(self) -> None:
         for _ in range(self.varint()):

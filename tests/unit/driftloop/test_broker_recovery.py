@@ -39,8 +39,10 @@ def halves(tmp_path: Path) -> Iterator[Halves]:
     opened.close()
 
 
-def write(halves: Halves, transaction: Transaction, log: Log) -> None:
-    header = BatchHeader(0, 0, 0, 2, 0, 0x10, 0, NOW_MS, NOW_MS, transaction.producer_id, transaction.epoch, 0, 1)
+def write(halves: Halves, transaction: Transaction, log: Log, sequence: int = 0) -> None:
+    header = BatchHeader(
+        0, 0, 0, 2, 0, 0x10, 0, NOW_MS, NOW_MS, transaction.producer_id, transaction.epoch, sequence, 1
+    )
     batch = encode_batch(header, [Record(0, NOW_MS, None, b"x", b"\0")])
     topic = halves.topics.get("t")
     log.append(batch, NOW_MS, lambda header: halves.transactions.validate_write(header, topic, 0))
@@ -102,8 +104,7 @@ def test_write_outside_a_transaction_is_refused(halves: Halves) -> None:
     transaction, log = begin(halves)
     halves.transactions.end(transaction, True, NOW_MS)
     with pytest.raises(Refusal) as refused:
-        write(halves, transaction, log)
-    # The sequence number repeats that of the last batch, so the log takes it for a duplicate, not for a new write.
+        write(halves, transaction, log, sequence=1)
     assert refused.value.code == Code.INVALID_TXN_STATE
     assert log.end_offset == 2
 
