@@ -69,8 +69,10 @@ def driftloop(ctx: click.Context, data: Path | None) -> None:
 def main() -> None:
     """Run the command; exit 2 for a user's mistake, 1 for a failure, and no stack trace for either."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    # A server that is away is our message to give, not a log line of the client for every try.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
     try:
-        sys.exit(driftloop(standalone_mode=False) or 0)
+        sys.exit(driftloop(prog_name="driftloop", standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -69,6 +69,7 @@ def check_kafka(settings: Settings) -> Finding:
 
 def check_topics(settings: Settings) -> Finding:
     runtime = settings.runtime
+    wait_for_log(runtime.kafka, WAIT_S)
     differences = diff_topics(runtime.kafka, runtime.topics, runtime.num_partitions)
     found = "; ".join(map(str, differences[:3])) if differences else "as declared"
     return Finding("topics", not differences, found, "Run `driftloop topics apply`; partition counts stay as they are")

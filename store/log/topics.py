@@ -53,6 +53,8 @@ def describe_topics(
     for name, future in futures.items():
         try:
             topic = future.result(timeout_s)
+        except TimeoutError as error:
+            raise Retryable(f"Kafka at {kafka.bootstrap_servers} does not answer") from error
         except KafkaException as error:
             if error.args[0].code() in _GONE:
                 continue
