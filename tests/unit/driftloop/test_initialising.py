@@ -71,7 +71,7 @@ def test_what_the_command_line_names_outranks_guesses(tmp_path: Path) -> None:
 
 def test_a_file_that_is_there_is_kept(tmp_path: Path) -> None:
     write(make_frame(), tmp_path)
-    with pytest.raises(ConfigurationError, match="there already.*--force"):
+    with pytest.raises(ConfigurationError, match=r"there already.*--force"):
         write(make_frame(), tmp_path)
     write(make_frame(), tmp_path, force=True)
 

@@ -98,7 +98,7 @@ def test_a_wrong_variable_is_named(tmp_path: Path, variable: str, value: str) ->
 
 def test_a_broken_endpoints_file_is_named(tmp_path: Path) -> None:
     Endpoints.path(tmp_path).write_text("{")
-    with pytest.raises(ConfigurationError, match="endpoints.json"):
+    with pytest.raises(ConfigurationError, match=r"endpoints\.json"):
         read_settings(tmp_path, {})
 
 
