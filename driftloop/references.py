@@ -62,7 +62,7 @@ def load_reference(spec: ModelSpec, folder: Path, store: ClickHouse) -> Referenc
 
 def read_stored(store: ClickHouse, model: str, from_ms: int, to_ms: int) -> pd.DataFrame:
     """Stored predictions of outside versions with their labels, as a table of features, score, prediction and label."""
-    table = read_labelled(store, model, "external", from_ms, to_ms, with_features=True).to_pandas()
+    table: pd.DataFrame = read_labelled(store, model, "external", from_ms, to_ms, with_features=True).to_pandas()
     if table.empty:
         raise ConfigurationError(
             f"there are no predictions of {model} stored between these times",
@@ -76,7 +76,8 @@ def read_stored(store: ClickHouse, model: str, from_ms: int, to_ms: int) -> pd.D
         if text in frame:
             frame[name] = frame[name].astype(object).where(frame[name].notna(), frame[text].replace("", None))
             frame = frame.drop(columns=text)
-    return frame.rename(columns={"record_id": "id"}).sort_values(["ts", "id"], ignore_index=True)
+    frame = frame.rename(columns={"record_id": "id"})
+    return frame.sort_values(["ts", "id"], ignore_index=True)
 
 
 def split_columns(frame: pd.DataFrame, spec: ModelSpec, origin: str) -> ReferenceTable:

@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas.connections import KafkaConnection
 from schemas.errors import Retryable
-from store.log.topics import describe_topics
+from store.log.topics import connect_admin, describe_topics
 
 _TIMEOUT_S = 10.0
 # A broker that is away is our message to give, not a log line of the client for every try.
@@ -36,19 +36,19 @@ def wait_for_log(kafka: KafkaConnection, timeout_s: float) -> None:
 def read_end_offsets(kafka: KafkaConnection, topics: Iterable[str]) -> dict[tuple[str, str, int], int]:
     """{(topic, topic_id, partition): end offset} of the topics that exist."""
     described = describe_topics(kafka, topics)
-    consumer = Consumer(kafka.librdkafka(group_id="driftloop-offsets", enable_auto_commit=False) | QUIET)
+    asked = {
+        TopicPartition(topic, partition): OffsetSpec.latest()
+        for topic, (_, num_partitions) in described.items()
+        for partition in range(num_partitions)
+    }
     try:
+        futures = connect_admin(kafka).list_offsets(asked, request_timeout=_TIMEOUT_S) if asked else {}
         return {
-            (topic, topic_id, partition): consumer.get_watermark_offsets(
-                TopicPartition(topic, partition), timeout=_TIMEOUT_S
-            )[1]
-            for topic, (topic_id, num_partitions) in described.items()
-            for partition in range(num_partitions)
+            (place.topic, described[place.topic][0], place.partition): future.result(_TIMEOUT_S).offset
+            for place, future in futures.items()
         }
-    except KafkaException as error:
+    except (KafkaException, TimeoutError) as error:
         raise Retryable(f"cannot read the ends of {', '.join(described)}: {error}") from error
-    finally:
-        consumer.close()
 
 
 def read_group_lag(kafka: KafkaConnection, group: str, topic: str) -> int:
@@ -57,8 +57,7 @@ def read_group_lag(kafka: KafkaConnection, group: str, topic: str) -> int:
     wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, partition) for partition in ends])
     committed: dict[int, int] = {}
     with suppress(KafkaException):
-        admin = AdminClient(kafka.librdkafka() | QUIET)
-        for future in admin.list_consumer_group_offsets([wanted]).values():
+        for future in connect_admin(kafka).list_consumer_group_offsets([wanted]).values():
             for place in future.result(_TIMEOUT_S).topic_partitions:
                 committed[place.partition] = max(0, place.offset)
     return sum(max(0, end - committed.get(partition, 0)) for partition, end in ends.items())

@@ -48,7 +48,7 @@ def describe_topics(
     wanted = list(names)
     if not wanted:
         return {}
-    futures = _admin(kafka).describe_topics(TopicCollection(wanted), request_timeout=timeout_s)
+    futures = connect_admin(kafka).describe_topics(TopicCollection(wanted), request_timeout=timeout_s)
     found: dict[str, tuple[str, int]] = {}
     for name, future in futures.items():
         try:
@@ -101,7 +101,7 @@ def apply_topics(kafka: KafkaConnection, topics: TopicNames, num_partitions: int
         if topics(spec.name) in missing
     ]
     if new:
-        _wait(_admin(kafka).create_topics(new, request_timeout=_TIMEOUT_S), KafkaError.TOPIC_ALREADY_EXISTS)
+        _wait(connect_admin(kafka).create_topics(new, request_timeout=_TIMEOUT_S), KafkaError.TOPIC_ALREADY_EXISTS)
         _wait_until_known(kafka, missing)
     changed = [difference for difference in differences if difference.actual is not None]
     resources = [
@@ -117,7 +117,7 @@ def apply_topics(kafka: KafkaConnection, topics: TopicNames, num_partitions: int
         for name in sorted({d.topic for d in changed})
     ]
     if resources:
-        _wait(_admin(kafka).incremental_alter_configs(resources, request_timeout=_TIMEOUT_S))
+        _wait(connect_admin(kafka).incremental_alter_configs(resources, request_timeout=_TIMEOUT_S))
     return differences
 
 
@@ -125,7 +125,7 @@ def _describe_options(kafka: KafkaConnection, names: list[str]) -> dict[str, dic
     if not names:
         return {}
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
-    futures = _admin(kafka).describe_configs(resources, request_timeout=_TIMEOUT_S)
+    futures = connect_admin(kafka).describe_configs(resources, request_timeout=_TIMEOUT_S)
     return {
         resource.name: {entry.name: entry.value for entry in _result(future).values()}
         for resource, future in futures.items()
@@ -163,7 +163,7 @@ def _uuid(topic_id: Any) -> str:
     return str(uuid.UUID(int=(high << 64) | low))
 
 
-def _admin(kafka: KafkaConnection) -> Any:
+def connect_admin(kafka: KafkaConnection) -> Any:
     options = {**kafka.librdkafka(), "log_level": 2}
     return _cached_admin(tuple(sorted((name, str(value)) for name, value in options.items())))
 
