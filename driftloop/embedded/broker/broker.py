@@ -68,8 +68,9 @@ class Broker:
         self.offsets.forget_topic(topic.name)
 
     async def enforce_timeouts(self) -> None:
-        """Ends the transactions that are open for too long."""
+        """Ends the transactions that are open for too long, and forgets groups of which nothing is left."""
         self.transactions.enforce_timeouts(now_ms())
+        self.groups.forget_empty()
 
     async def enforce_retention(self) -> None:
         """Removes what topics need not keep."""

@@ -1,7 +1,7 @@
 """All consumer groups of the broker, and their way into the journal and back."""
 
 from driftloop.embedded.broker.errors import Code, Refusal
-from driftloop.embedded.broker.groups import Group, Joined, JoinRequest
+from driftloop.embedded.broker.groups import Group, Joined, JoinRequest, State
 from driftloop.embedded.broker.journal import Journal
 from driftloop.embedded.broker.offsets import CommittedOffsets
 
@@ -63,6 +63,14 @@ class GroupCoordinator:
             group.validate_commit(generation, member_id, instance_id)
         elif generation >= 0:
             raise Refusal(Code.ILLEGAL_GENERATION, f"group {group_id} has no members")
+
+    def forget_empty(self) -> None:
+        """Drops the groups that have neither members nor offsets: nothing is left to know of them."""
+        known = set(self.offsets.groups)
+        for group in list(self._groups.values()):
+            if group.state == State.EMPTY and not group.pending_ids and group.id not in known:
+                self._journal.put({("group", group.id): None})
+                del self._groups[group.id]
 
     def delete(self, group_id: str) -> None:
         """Removes a group without members, and its offsets."""

@@ -187,7 +187,15 @@ class Log:
         """The aborted transactions that a reader of committed data needs to know for what `read` gave."""
         if not data or not self.producers.aborted:
             return []
-        return [aborted for aborted in self.producers.aborted if aborted.last_offset >= offset]
+        end_offset, at = offset, 0
+        while at < len(data):
+            header = read_header(data, at)
+            end_offset, at = header.last_offset + 1, at + header.size
+        return [
+            aborted
+            for aborted in self.producers.aborted
+            if aborted.last_offset >= offset and aborted.first_offset < end_offset
+        ]
 
     def find_time(self, timestamp_ms: int, limit_offset: int) -> tuple[int, int] | None:
         """Offset and time of the first record at or after a time, exactly; None if there is none below the limit."""

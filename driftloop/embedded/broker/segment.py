@@ -3,6 +3,7 @@
 A segment knows bytes, offsets and times; it knows nothing of transactions, retention or clients.
 """
 
+import logging
 import mmap
 import os
 import struct
@@ -21,6 +22,8 @@ from driftloop.embedded.broker.batches import (
     read_header,
 )
 from driftloop.embedded.broker.errors import Code, Refusal
+
+log = logging.getLogger(__name__)
 
 # As index.interval.bytes: 24 bytes of memory for 4 KiB of log, and at most that much to walk.
 INDEX_INTERVAL_BYTES = 4096
@@ -93,6 +96,7 @@ class Segment:
                     self.note(header)
                     yield header, batch
         if size != self.size:
+            log.warning("%s: cut off %d bytes that are no whole batch", self.path, size - self.size)
             os.ftruncate(self._file, self.size)
 
     def _read_whole(self, view: memoryview, size: int, verify: bool) -> BatchHeader | None:
