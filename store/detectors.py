@@ -52,6 +52,25 @@ def read_last_state(ch: ClickHouse, key: DetectorKey) -> DetectorState | None:
     return DetectorState(rows[0][0], base64.b64decode(rows[0][1]), rows[0][2]) if rows else None
 
 
+def read_fed_windows(ch: ClickHouse, model: str, on: str) -> dict[str, int]:
+    """Return per version the start (epoch ms) of the last window that all detectors on `on` were fed."""
+    rows = ch.query(
+        """
+        SELECT model_version, toUnixTimestamp64Milli(min(last_start))
+        FROM
+        (
+            SELECT model_version, detector, max(s.window_start) AS last_start
+            FROM detector_states AS s FINAL
+            WHERE model = {model:String} AND on = {on:String}
+            GROUP BY model_version, detector
+        )
+        GROUP BY model_version
+        """,
+        {"model": model, "on": on},
+    )
+    return dict(rows)
+
+
 def insert_state(ch: ClickHouse, key: DetectorKey, state: DetectorState) -> None:
     """Record the state after a window; only once its detections are stored. Safe to replay."""
     ch.insert_rows(

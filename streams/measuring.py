@@ -23,7 +23,7 @@ from store.client import ClickHouse
 from store.event_reads import input_source
 from store.events import read_labelled, read_window
 from store.summaries import read_summaries
-from store.windows import read_segment_values
+from store.windows import read_label_counts, read_segment_values
 from streams.feeding import Feed, feed_window
 from streams.logic.distances import find_column, list_features, measure_inputs, measure_outputs
 from streams.logic.measured import WindowContext
@@ -122,9 +122,8 @@ class WindowMeasurer:
             for index, online in enumerate(published.spec.online)
             if online.on not in ("score", "error")
         ]
-        for outputs in merged:
-            if outputs.model_version and not outputs.segment:
-                found += self._measure_version(context, outputs, task.below, segments, feeds)
+        for version, size in self._list_versions(task, published, merged):
+            found += self._measure_version(context, version, size, task.below, segments, feeds)
         marker = make_marker(context, num_rows, len(rows))
         return _collect(found, marker, feeds)
 
@@ -191,17 +190,30 @@ class WindowMeasurer:
             return input_source(self._ch, published.model, task.window_start, task.window_end)
         return "records" if inputs.topic == task.topic_of["records"] else "predictions"
 
+    def _list_versions(
+        self, task: WindowTask, published: PublishedSpec, merged: Sequence[Merged]
+    ) -> list[tuple[str, int]]:
+        """The versions that predicted in the window, and how often; asked of the store where nothing was counted."""
+        if merged:
+            return [(each.model_version, each.num_rows) for each in merged if each.model_version and not each.segment]
+        windows = published.spec.windows
+        counts = read_label_counts(
+            self._ch, published.model, windows.size_ms, windows.origin_ms, task.window_start, task.window_end
+        )
+        return [(each.model_version, each.num_predictions) for each in counts]
+
     def _measure_version(
         self,
         context: WindowContext,
-        outputs: Merged,
+        version: str,
+        size: int,
         below: Mapping[Place, int],
         segments: Mapping[str, Mapping[str, str]],
         feeds: list[Feed | None],
     ) -> list[Measurement]:
-        published, version = context.published, outputs.model_version
+        published = context.published
         rows = self._read_rows(context, "predictions", version, below, segments)
-        num_rows = len(rows) if len(rows) < published.spec.exact_rows else outputs.num_rows
+        num_rows = len(rows) if len(rows) < published.spec.exact_rows else size
         reference_hash, is_own = self._references.find_hash(published, version)
         reference = self._references.read(published, reference_hash)
         profile = self._references.profile(published, reference_hash, is_own=is_own)

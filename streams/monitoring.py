@@ -17,22 +17,14 @@ from schemas.clock import Clock
 from schemas.events import Measurement
 from schemas.spec import ModelHistory, PublishedSpec, encode_published
 from store.client import ClickHouse
-from store.detectors import DetectorKey, insert_detections, insert_state, read_last_state
+from store.detectors import insert_detections, insert_state, read_fed_windows
 from store.markers import read_sink_markers
 from store.measurements import insert_measurements
-from store.summaries import WindowStamp, read_markers, read_stamps
-from store.windows import (
-    LabelCount,
-    MeasuredLabels,
-    MeasuredWindow,
-    read_label_counts,
-    read_last_label_at,
-    read_measured_labels,
-    read_measured_windows,
-)
+from store.summaries import WindowStamp, read_stamps
+from store.windows import LabelCount, MeasuredWindow, read_label_counts
+from streams.finding import Found, LabelHint, WorkFinder, split_time
 from streams.judging import Judge
-from streams.logic.completeness import PartitionTime, WindowState, find_horizon, select_dirty
-from streams.logic.watermarks import list_sources
+from streams.logic.completeness import WindowState
 from streams.measuring import (
     Explanation,
     LabelTask,
@@ -56,12 +48,8 @@ _EXPLAIN_TIMEOUT_S = 60.0
 _SINK_TIMEOUT_S = 5.0
 _SINK_POLL_S = 0.05
 
-# A label's time of storing is taken when its insert begins, so one may appear later than a newer one.
-_LABEL_OVERLAP_MS = 60_000
-
-# DateTime64(3) begins in 1900.
-_EARLIEST_MS = -2_208_988_800_000
-_LATEST_MS = 253_402_300_799_000
+# While windows were measured more may have come, often the labels of the window before; so it is asked once more.
+_NUM_ROUNDS = 2
 
 
 @dataclass(slots=True)
@@ -70,18 +58,7 @@ class _Seen:
 
     is_repeated: bool = False  # what an earlier process may have stored and not sent was sent again
     is_judged: bool = False  # nothing was measured since the last judgement
-    label_at: int | None = None
-    label_seen_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What the store says of a model's windows."""
-
-    dirty: list[WindowState]
-    stamps: Mapping[int, list[WindowStamp]]
-    measured: Mapping[tuple[int, int], MeasuredWindow]
-    counts: Mapping[int, list[LabelCount]] = field(default_factory=dict)
+    labels: LabelHint = field(default_factory=LabelHint)
 
 
 class Monitor:
@@ -110,6 +87,7 @@ class Monitor:
         self._partitions = partitions
         self._clock = clock
         self._stop = stop
+        self._finder = WorkFinder(ch, job, partitions, clock)
         self._seen: dict[str, _Seen] = {}
 
     def look(self, history: ModelHistory) -> Pace:
@@ -118,118 +96,31 @@ class Monitor:
         Returns `waiting` when something is known to be under way (the sink, stage 1, labels), so that the next look
         should come soon. Raises `Retryable` when something outside is away; the next look goes on.
         """
-        model = history.latest.model
-        seen = self._seen.setdefault(model, _Seen())
-        found = self._find(history, seen)
-        newest = max((start for start, _ in found.measured), default=None)
-        if not seen.is_judged and newest is not None:
-            if not seen.is_repeated:
-                self._judge.repeat(history)
-                self._feed_errors(history)
-            self._judge.judge(history, newest)
-        seen.is_repeated = seen.is_judged = True
-        for start in sorted({each.window_start for each in found.dirty} | set(found.counts)):
-            if self._stop.is_set():
-                return "waiting"
-            seen.is_judged = False
-            if not self._work_on(history, found, start):
-                return "waiting"
-            newest = start if newest is None else max(newest, start)
-            self._judge.judge(history, newest)
-            seen.is_judged = True
-        return "waiting" if self._awaits_labels(history, found, seen) else "idle"
+        seen = self._seen.setdefault(history.latest.model, _Seen())
+        for _ in range(_NUM_ROUNDS):
+            found = self._finder.find(history, seen.labels)
+            newest = max((start for start, _ in found.measured), default=None)
+            if not seen.is_judged and newest is not None:
+                if not seen.is_repeated:
+                    self._judge.repeat(history)
+                    self._feed_errors(history)
+                self._judge.judge(history, newest)
+            seen.is_repeated = seen.is_judged = True
+            for start in found.starts:
+                newest = start if newest is None else max(newest, start)
+                seen.is_judged = False
+                if self._stop.is_set() or not self._work_on(history, found, start):
+                    return "waiting"
+                self._judge.judge(history, newest)
+                seen.is_judged = True
+            # Only now: labels whose windows were not reached are to be found again.
+            if found.label_at != seen.labels.label_at:
+                seen.labels = LabelHint(found.label_at, self._clock.monotonic_s())
+            if not found.starts:
+                return "waiting" if seen.labels.is_recent(self._clock.monotonic_s()) else "idle"
+        return "waiting"
 
-    def _find(self, history: ModelHistory, seen: _Seen) -> _Found:
-        model = history.latest.model
-        stamps: dict[int, list[WindowStamp]] = {}
-        for stamp in read_stamps(self._ch, self._job, model):
-            published = history.in_force(stamp.window_start)
-            # Counted under a spec that is not in force there: of no use.
-            if stamp.window_end == stamp.window_start + published.window_size_ms:
-                stamps.setdefault(stamp.window_start, []).append(stamp)
-        measured = read_measured_windows(self._ch, model, _EARLIEST_MS)
-        states = []
-        for start, parts in stamps.items():
-            published = history.in_force(start)
-            last = measured.get((start, parts[0].window_end))
-            known = last is not None and last.spec_version == published.spec_version
-            states.append(
-                WindowState(
-                    start,
-                    parts[0].window_end,
-                    published.spec_version,
-                    sum(each.stamp for each in parts),
-                    last.covered if last is not None and known else None,
-                    0 if last is None else last.revision,
-                )
-            )
-        dirty = select_dirty(states, self._find_horizon(history))
-        return _Found(dirty, stamps, measured, self._find_labels(history, measured, seen))
-
-    def _find_horizon(self, history: ModelHistory) -> int | None:
-        sizes = self._partitions()
-        markers = read_markers(self._ch, self._job, {topic for topic, _ in sizes})
-        latest = history.latest
-        partitions = [
-            PartitionTime(
-                each.place.topic,
-                each.place.topic_id,
-                each.place.partition,
-                each.at_end_at,
-                list_sources(each.watermarks, latest.model),
-            )
-            for each in markers
-        ]
-        return find_horizon(partitions, sizes, latest.published_at, latest.spec.windows.idle_ms)
-
-    def _find_labels(
-        self, history: ModelHistory, measured: Mapping[tuple[int, int], MeasuredWindow], seen: _Seen
-    ) -> dict[int, list[LabelCount]]:
-        """Return, of measured windows, the versions whose predictions and labels exceed their last measurement."""
-        model = history.latest.model
-        last_at = read_last_label_at(self._ch, model)
-        now_s = self._clock.monotonic_s()
-        if last_at is None or not measured:
-            return {}
-        is_new = last_at != seen.label_at
-        if not is_new and now_s - seen.label_seen_s > _LABEL_OVERLAP_MS / 1000:
-            return {}
-        since = None if seen.label_at is None else seen.label_at - _LABEL_OVERLAP_MS
-        found: dict[int, list[LabelCount]] = {}
-        for published, start, end in _split_time(history):
-            windows = published.spec.windows
-            counts = read_label_counts(self._ch, model, windows.size_ms, windows.origin_ms, start, end, since)
-            for count in self._select_counts(published, counts, measured):
-                found.setdefault(count.window_start, []).append(count)
-        if is_new:
-            seen.label_at, seen.label_seen_s = last_at, now_s
-        return found
-
-    def _select_counts(
-        self,
-        published: PublishedSpec,
-        counts: Sequence[LabelCount],
-        measured: Mapping[tuple[int, int], MeasuredWindow],
-    ) -> list[LabelCount]:
-        if not counts:
-            return []
-        since = min(each.window_start for each in counts)
-        known = {
-            (each.window_start, each.model_version): each.covered
-            for each in self._read_measured_labels(published, since)
-        }
-        return [
-            each
-            for each in counts
-            if each.num_labels > 0
-            and (each.window_start, each.window_start + published.window_size_ms) in measured
-            and each.covered > known.get((each.window_start, each.model_version), 0)
-        ]
-
-    def _read_measured_labels(self, published: PublishedSpec, since_ms: int) -> list[MeasuredLabels]:
-        return read_measured_labels(self._ch, published.model, published.spec.performance.metrics[0], since_ms)
-
-    def _work_on(self, history: ModelHistory, found: _Found, start: int) -> bool:
+    def _work_on(self, history: ModelHistory, found: Found, start: int) -> bool:
         """Measure one window, first what needs no labels; false if it has to wait."""
         published = history.in_force(start)
         window = next((each for each in found.dirty if each.window_start == start), None)
@@ -245,7 +136,7 @@ class Monitor:
                 self._ch, published.model, windows.size_ms, windows.origin_ms, start, window.window_end
             )
             measured = {**found.measured, (start, window.window_end): MeasuredWindow(start, window.window_end, 0, 0, 0)}
-            counts = self._select_counts(published, fresh, measured)
+            counts = self._finder.select_counts(published, fresh, measured)
         for count in counts:
             self._measure_labels(published, count)
         if counts:
@@ -284,7 +175,7 @@ class Monitor:
     def _measure_labels(self, published: PublishedSpec, count: LabelCount) -> None:
         last = [
             each.revision
-            for each in self._read_measured_labels(published, count.window_start)
+            for each in self._finder.read_measured_labels(published, count.window_start)
             if (each.window_start, each.model_version) == (count.window_start, count.model_version)
         ]
         task = _label_task(published, count, revision=max(last, default=0) + 1)
@@ -314,36 +205,35 @@ class Monitor:
 
         A window without labels holds the later ones back until it is past its retention.
         """
-        for published, since, until in _split_time(history):
+        for published, since, until in split_time(history):
             detectors = [each.detector for each in published.spec.online if each.on == "error"]
             if not detectors:
                 continue
+            fed = read_fed_windows(self._ch, published.model, "error")
+            versions = {each.model_version for each in self._finder.read_measured_labels(published, since)}
+            # Windows that all versions were fed need not be counted again.
+            begin = max(since, min((fed.get(version, since) for version in versions), default=since))
             windows = published.spec.windows
-            counts = read_label_counts(self._ch, published.model, windows.size_ms, windows.origin_ms, since, until)
-            versions = {each.model_version for each in counts}
+            counts = read_label_counts(self._ch, published.model, windows.size_ms, windows.origin_ms, begin, until)
             for version in sorted(versions):
-                self._feed_version(published, detectors[0], [each for each in counts if each.model_version == version])
+                mine = [each for each in counts if each.model_version == version]
+                self._feed_version(published, fed.get(version), mine)
 
-    def _feed_version(self, published: PublishedSpec, detector: str, counts: Sequence[LabelCount]) -> None:
-        last = read_last_state(self._ch, DetectorKey(published.model, counts[0].model_version, detector, "error"))
+    def _feed_version(self, published: PublishedSpec, last_fed: int | None, counts: Sequence[LabelCount]) -> None:
         spec = published.spec
-        labelled = [
-            each for each in counts if each.num_labels >= spec.performance.min_label_coverage * each.num_predictions
-        ]
+        coverage = spec.performance.min_label_coverage
+        labelled = [each.window_start for each in counts if each.num_labels >= coverage * each.num_predictions]
+        if not labelled:
+            return
+        given_up_ms = labelled[-1] - spec.windows.retention * spec.windows.size_ms
         for count in counts:
-            if last is not None and count.window_start <= last.window_start:
+            if last_fed is not None and count.window_start <= last_fed:
                 continue
-            if count not in labelled:
-                horizon = labelled[-1].window_start - spec.windows.retention * spec.windows.size_ms if labelled else 0
-                if not labelled or count.window_start >= horizon:
-                    return
-                continue
-            task = _label_task(published, count, revision=1, feeds_only=True)
-            self._record(published, self._pool.run(_MEASURE_TIMEOUT_S, measure_labels, task))
-
-    def _awaits_labels(self, history: ModelHistory, found: _Found, seen: _Seen) -> bool:
-        """Say whether labels came lately, so that more are to be expected at any moment."""
-        return seen.label_at is not None and self._clock.monotonic_s() - seen.label_seen_s < _LABEL_OVERLAP_MS / 1000
+            if count.window_start in labelled:
+                task = _label_task(published, count, revision=1, feeds_only=True)
+                self._record(published, self._pool.run(_MEASURE_TIMEOUT_S, measure_labels, task))
+            elif count.window_start >= given_up_ms:
+                return
 
     def _explain(self, published: PublishedSpec, start: int, end: int, features: Sequence[str]) -> list[Explanation]:
         stamps = [
@@ -374,11 +264,3 @@ def _label_task(published: PublishedSpec, count: LabelCount, *, revision: int, f
         num_predictions=count.num_predictions,
         feeds_only=feeds_only,
     )
-
-
-def _split_time(history: ModelHistory) -> list[tuple[PublishedSpec, int, int]]:
-    """Return each spec version with the interval in which it is in force; the first from the beginning of time."""
-    versions = history.versions
-    starts = [_EARLIEST_MS, *(each.effective_from for each in versions[1:])]
-    ends = [*starts[1:], _LATEST_MS]
-    return [(each, start, end) for each, start, end in zip(versions, starts, ends, strict=True) if start < end]

@@ -1,0 +1,174 @@
+"""Finds the windows that are to be measured: what is complete and new, by what the store says alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from schemas.clock import Clock
+from schemas.spec import ModelHistory, PublishedSpec
+from store.client import ClickHouse
+from store.summaries import WindowStamp, read_markers, read_stamps
+from store.windows import (
+    LabelCount,
+    MeasuredLabels,
+    MeasuredWindow,
+    read_label_counts,
+    read_last_label_at,
+    read_measured_labels,
+    read_measured_windows,
+)
+from streams.logic.completeness import PartitionTime, WindowState, find_horizon, select_dirty
+from streams.logic.watermarks import list_sources
+
+# A label's time of storing is taken when its insert begins, so one may appear later than a newer one.
+LABEL_OVERLAP_MS = 60_000
+
+# DateTime64(3) begins in 1900.
+_EARLIEST_MS = -2_208_988_800_000
+_LATEST_MS = 253_402_300_799_000
+
+
+@dataclass(slots=True)
+class LabelHint:
+    """Up to when (the store's clock) labels were dealt with, and when (monotonic) that was seen first.
+
+    It saves reading all labels each time, and is lost without harm.
+    """
+
+    label_at: int | None = None
+    seen_s: float = 0.0
+
+    def is_recent(self, now_s: float) -> bool:
+        """Say whether labels came lately, so that more may come, or appear, at any moment."""
+        return self.label_at is not None and now_s - self.seen_s <= LABEL_OVERLAP_MS / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the store says of a model's windows: by start, the stamps of all, and the label counts to be measured."""
+
+    dirty: list[WindowState]
+    stamps: Mapping[int, list[WindowStamp]]
+    measured: Mapping[tuple[int, int], MeasuredWindow]
+    counts: Mapping[int, list[LabelCount]]
+    label_at: int | None
+
+    @property
+    def starts(self) -> list[int]:
+        """The windows in which there is anything to do, in order."""
+        return sorted({each.window_start for each in self.dirty} | set(self.counts))
+
+
+class WorkFinder:
+    """Asks the store; safe for several threads."""
+
+    def __init__(
+        self, ch: ClickHouse, job: str, partitions: Callable[[], Mapping[tuple[str, str], int]], clock: Clock
+    ) -> None:
+        """`partitions` gives the present topics' sizes by (topic, topic_id)."""
+        self._ch = ch
+        self._job = job
+        self._partitions = partitions
+        self._clock = clock
+
+    def find(self, history: ModelHistory, hint: LabelHint) -> Found:
+        """Return what is to be done now; `hint` says which labels were dealt with."""
+        model = history.latest.model
+        stamps: dict[int, list[WindowStamp]] = {}
+        for stamp in read_stamps(self._ch, self._job, model):
+            published = history.in_force(stamp.window_start)
+            # Counted under a spec that is not in force there: of no use.
+            if stamp.window_end == stamp.window_start + published.window_size_ms:
+                stamps.setdefault(stamp.window_start, []).append(stamp)
+        measured = read_measured_windows(self._ch, model, _EARLIEST_MS)
+        states = []
+        for start, parts in stamps.items():
+            published = history.in_force(start)
+            last = measured.get((start, parts[0].window_end))
+            known = last is not None and last.spec_version == published.spec_version
+            states.append(
+                WindowState(
+                    start,
+                    parts[0].window_end,
+                    published.spec_version,
+                    sum(each.stamp for each in parts),
+                    last.covered if last is not None and known else None,
+                    0 if last is None else last.revision,
+                )
+            )
+        dirty = select_dirty(states, self._find_horizon(history))
+        counts, label_at = self._find_labels(history, measured, hint)
+        return Found(dirty, stamps, measured, counts, label_at)
+
+    def _find_horizon(self, history: ModelHistory) -> int | None:
+        sizes = self._partitions()
+        markers = read_markers(self._ch, self._job, {topic for topic, _ in sizes})
+        latest = history.latest
+        partitions = [
+            PartitionTime(
+                each.place.topic,
+                each.place.topic_id,
+                each.place.partition,
+                each.at_end_at,
+                list_sources(each.watermarks, latest.model),
+            )
+            for each in markers
+        ]
+        return find_horizon(partitions, sizes, latest.published_at, latest.spec.windows.idle_ms)
+
+    def _find_labels(
+        self, history: ModelHistory, measured: Mapping[tuple[int, int], MeasuredWindow], hint: LabelHint
+    ) -> tuple[dict[int, list[LabelCount]], int | None]:
+        """Return, of measured windows, the versions whose predictions and labels exceed their last measurement.
+
+        And when (the store's clock) the newest label was stored that was looked at.
+        """
+        model = history.latest.model
+        last_at = read_last_label_at(self._ch, model)
+        if last_at is None or not measured:
+            return {}, None
+        if last_at == hint.label_at and not hint.is_recent(self._clock.monotonic_s()):
+            return {}, last_at
+        since = None if hint.label_at is None else hint.label_at - LABEL_OVERLAP_MS
+        found: dict[int, list[LabelCount]] = {}
+        for published, start, end in split_time(history):
+            windows = published.spec.windows
+            counts = read_label_counts(self._ch, model, windows.size_ms, windows.origin_ms, start, end, since)
+            for count in self.select_counts(published, counts, measured):
+                found.setdefault(count.window_start, []).append(count)
+        return found, last_at
+
+    def select_counts(
+        self,
+        published: PublishedSpec,
+        counts: Sequence[LabelCount],
+        measured: Mapping[tuple[int, int], MeasuredWindow],
+    ) -> list[LabelCount]:
+        """Return, of measured windows, the counts that exceed what was last measured with labels."""
+        if not counts:
+            return []
+        since = min(each.window_start for each in counts)
+        known = {
+            (each.window_start, each.model_version): each.covered
+            for each in self.read_measured_labels(published, since)
+        }
+        return [
+            each
+            for each in counts
+            if each.num_labels > 0
+            and (each.window_start, each.window_start + published.window_size_ms) in measured
+            and each.covered > known.get((each.window_start, each.model_version), 0)
+        ]
+
+    def read_measured_labels(self, published: PublishedSpec, since_ms: int) -> list[MeasuredLabels]:
+        """Return the last measurements with labels of the windows since then."""
+        return read_measured_labels(self._ch, published.model, published.spec.performance.metrics[0], since_ms)
+
+
+def split_time(history: ModelHistory) -> list[tuple[PublishedSpec, int, int]]:
+    """Return each spec version with the interval in which it is in force; the first from the beginning of time."""
+    versions = history.versions
+    starts = [_EARLIEST_MS, *(each.effective_from for each in versions[1:])]
+    ends = [*starts[1:], _LATEST_MS]
+    return [(each, start, end) for each, start, end in zip(versions, starts, ends, strict=True) if start < end]
