@@ -37,7 +37,7 @@ class JobRanges(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What a look at the store gives: ranges once they are known, the reason to wait (empty: complete).
+    """What a look at the store gives: the rows to use, or the reason to wait.
 
     `counts` are the labels seen; while they grow and are not all, the rows have not settled.
     """
@@ -59,26 +59,25 @@ def check_readiness(ch: ClickHouse, request: RetrainRequest, spec: ModelSpec, ch
     measured_to = read_measured_to(ch, request.model)
     if request.manual:
         return _check_manual(ch, request, spec, champion, measured_to)
-    train_to, size_ms = request.first_window_end, request.window_size_ms
-    first_at = read_first_row_at(ch, request.model)
-    train_from = request.first_window_start if first_at is None else min(first_at, request.first_window_start)
-    train_from = _align(train_from, spec)
-    ranges = JobRanges(train_from, train_to, train_to, train_to + size_ms)
+    train_to, gate_to = request.first_window_end, request.first_window_end + request.window_size_ms
     name = champion or read_main_version(ch, request.model, request.first_window_start, train_to)
     needed = spec.performance.min_label_coverage
-    train = read_label_coverage(ch, request.model, name, request.first_window_start, train_to)
     window = format_instant(request.first_window_start)
+    train = read_label_coverage(ch, request.model, name, request.first_window_start, train_to)
     if measured_to is None or measured_to < train_to or train.share < needed:
         have = _describe_coverage(train, needed, measured_to is not None and measured_to >= train_to)
         reason = f"waits until window {window} is labelled to train on, and the next to gate on ({have})"
-        return Readiness(ranges, name, reason, (train,), measured_to)
-    gate = read_label_coverage(ch, request.model, name, ranges.gate_from, ranges.gate_to)
-    reason = ""
-    if measured_to < ranges.gate_to or gate.share < needed:
-        have = _describe_coverage(gate, needed, measured_to >= ranges.gate_to)
-        gate_window = format_instant(ranges.gate_from)
+        return Readiness(None, name, reason, (train,), measured_to)
+    gate = read_label_coverage(ch, request.model, name, train_to, gate_to)
+    if measured_to < gate_to or gate.share < needed:
+        have = _describe_coverage(gate, needed, measured_to >= gate_to)
+        gate_window = format_instant(train_to)
         reason = f"waits until window {gate_window} is labelled to gate on; {window} to train on is labelled ({have})"
-    return Readiness(ranges, name, reason, (train, gate), measured_to)
+        return Readiness(None, name, reason, (train, gate), measured_to)
+    first_at = read_first_row_at(ch, request.model)
+    train_from = request.first_window_start if first_at is None else min(first_at, request.first_window_start)
+    ranges = JobRanges(_align(train_from, spec), train_to, train_to, gate_to)
+    return Readiness(ranges, name, "", (train, gate), measured_to)
 
 
 def find_overdue(request: RetrainRequest, measured_to: int | None, waited_ms: int) -> str:

@@ -91,8 +91,10 @@ def test_request_waits_trains_promotes_and_the_scorer_swaps(world: World, start)
     assert world.request() == job_id
     world.label_window(2)
     world.store_window(3, share_labelled=0.5)
-    wait_until(lambda: "to gate on;" in str(world.job(job_id).get("reason")), 30, "the job to wait for the gate")
-    assert "(0.50 of 0.90 labelled" in str(world.job(job_id)["reason"])
+    wait_until(lambda: "(0.50 of 0.90 labelled)" in str(world.job(job_id).get("reason")), 60, "the job to wait on")
+    assert "is labelled to gate on; 2025-12-29T09:53:20.000Z to train on is labelled" in str(
+        world.job(job_id)["reason"]
+    )
 
     # No champion of ours yet: records are passed over.
     passed_over = world.send_records(3)
