@@ -176,7 +176,7 @@ class ApacheKafka(BrokerProcess):
             **self.properties,
         }
 
-    def start(self, timeout_s: float = 60) -> None:
+    def start(self, timeout_s: float = 120) -> None:
         config = self.folder / "server.properties"
         config.write_text("".join(f"{key}={value}\n" for key, value in self._build_properties().items()))
         environment = {**os.environ, "KAFKA_HEAP_OPTS": "-Xms256m -Xmx512m", "LOG_DIR": str(self.folder / "logs")}
