@@ -89,7 +89,9 @@ class Supervisor:
         while not stop.wait(POLL_S):
             with self._lock:
                 for child in self.children:
-                    self.tend(child)
+                    # Asked again under the lock: what `stop_all` ended meanwhile is not to come back.
+                    if not stop.is_set():
+                        self.tend(child)
 
     def tend(self, child: Child) -> None:
         now_s = time.monotonic()

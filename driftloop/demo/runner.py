@@ -153,7 +153,8 @@ def replay_all(
         except Exception as error:
             errors.append(f"{name}: {error}")
 
-    threads = [threading.Thread(target=run, args=(name,), name=f"replay-{name}") for name in sources]
+    # Daemons: a demo that is ended must not wait for what it waited for.
+    threads = [threading.Thread(target=run, args=(name,), name=f"replay-{name}", daemon=True) for name in sources]
     for thread in threads:
         thread.start()
     for thread in threads:
