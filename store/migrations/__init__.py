@@ -75,9 +75,7 @@ def _refuse_newer(applied: set[str], known: set[str]) -> None:
 def list_pending(ch: ClickHouse) -> list[str]:
     """Names of the migrations that have not run; all of them where the database is missing."""
     known = [migration.name for migration in load_migrations()]
-    server = ClickHouse(
-        ClickHouseConnection(ch.connection.url, ch.connection.user, ch.connection.password, "default")
-    )
+    server = ClickHouse(ClickHouseConnection(ch.connection.url, ch.connection.user, ch.connection.password, "default"))
     try:
         there = server.query(
             "SELECT 1 FROM system.tables WHERE database = {database:String} AND name = 'migrations'",
