@@ -20,6 +20,9 @@ from tests.brokers import available_brokers, make_broker
 from tests.clickhouses import EmbeddedClickHouse
 from tests.retraining import ROWS, SIZE_MS, START_MS, RetrainRole, World, make_rows, wait_until
 
+# Two trainings and several processes with torch in them; a busy machine takes minutes.
+pytestmark = pytest.mark.timeout(900)
+
 _NAMES = (f"retrain_{number}" for number in itertools.count())
 
 

@@ -68,11 +68,15 @@ def test_better_ranking_with_a_spoilt_calibration_is_refused() -> None:
     assert "not accepted because its log loss is not surely below the recalibrated champion's" in verdict.words
 
 
-def test_champion_that_is_only_badly_calibrated_is_not_replaced() -> None:
-    """A shift of the base rate is no merit of the challenger: the champion is recalibrated first."""
-    rows = make_binary(0.2, 0.2)
-    shifted = squash(np.log(rows.champion / (1 - rows.champion)) + 2)
-    assert not judge_challenger(GateRows("binary", rows.labels, shifted, rows.challenger), PromoteSpec(), 100).passed
+def test_champion_is_recalibrated_before_log_losses_are_compared() -> None:
+    """A shift of the base rate spoils the champion's log loss; beating that is no merit of the challenger."""
+    rows = make_binary(0.8, 0.2)
+    shifted = squash(np.log(rows.champion / (1 - rows.champion)) + 3)
+    overconfident = squash(3 * np.log(rows.challenger / (1 - rows.challenger)))
+    verdict = judge_challenger(GateRows("binary", rows.labels, shifted, overconfident), PromoteSpec(), 100)
+    assert verdict.metrics["champion_log_loss"] > verdict.metrics["log_loss"] + 0.1
+    assert verdict.metrics["log_loss"] > verdict.metrics["champion_log_loss_recalibrated"]
+    assert not verdict.passed
 
 
 def test_too_few_common_rows_are_refused() -> None:
