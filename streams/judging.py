@@ -1,8 +1,7 @@
 """Judges what was measured of a model: opens and resolves alerts, asks for retraining.
 
 Nothing is remembered between two calls: windows and alerts are read from the store, what follows is stored there first
-and sent then. Judging again what was judged changes nothing; what was stored but perhaps not sent is sent again by
-`repeat`, under the same ids.
+and sent then. Judging again what was judged changes nothing.
 """
 
 from __future__ import annotations
@@ -17,14 +16,15 @@ import msgspec
 from schemas import identity
 from schemas.clock import Clock
 from schemas.errors import Retryable
-from schemas.events import Alert, RetrainRequest, RoleMap
+from schemas.events import Alert, RoleMap
 from schemas.spec import AlertRule, ModelHistory, ModelSpec, PublishedSpec, Severity
-from store.alerts import LastAlert, insert_alerts, read_fired_alerts, read_last_alerts, read_transitions
+from store.alerts import LastAlert, read_last_alerts
 from store.client import ClickHouse
 from store.judgements import insert_judgement, read_newest_measured_at
 from store.measurements import DriftRow, PerformanceRow, has_labels, read_drift, read_most_drifted, read_performance
+from streams.announcing import Announcer
 from streams.logic.alerts import Observation, Standing, Transition, advance
-from streams.logic.policy import Fired, decide_retraining
+from streams.logic.policy import name_rules
 from streams.logic.verdicts import HarmVerdict, choose_headline, choose_worst, judge_drift, judge_harm
 from streams.measuring import Explanation
 from streams.outlet import Outlet
@@ -33,9 +33,6 @@ from streams.wording import describe_drift, describe_harm
 log = logging.getLogger(__name__)
 
 _EARLIEST_MS = 0
-
-# What is sent again after a restart: longer than any restart takes, shorter than the log's retention.
-_REPEAT_MS = 24 * 3_600_000
 
 # The inputs whose composition explains a harmed window.
 _NUM_EXPLAINED = 2
@@ -68,7 +65,7 @@ class Judge:
 
     def __init__(self, ch: ClickHouse, outlet: Outlet, roles: Roles, explain: Explain, clock: Clock) -> None:
         self._ch = ch
-        self._outlet = outlet
+        self._announcer = Announcer(ch, outlet, clock)
         self._roles = roles
         self._explain = explain
         self._clock = clock
@@ -95,32 +92,13 @@ class Judge:
                 alerts += self._judge_harm(history, name, rule, last.get((name, "")), windows)
             else:
                 alerts += self._judge_drift(spec, name, rule, last, windows, newest_start)
-        self._announce(spec, alerts)
+        self._announcer.announce(spec, alerts)
         insert_judgement(self._ch, spec.model, measured_at, self._clock.now_ms())
         return alerts
 
     def repeat(self, history: ModelHistory) -> None:
-        """Send the newest alerts and their requests again, in case a process died between storing and sending."""
-        spec = history.latest.spec
-        last = read_last_alerts(self._ch, spec.model)
-        transitions = read_transitions(self._ch, spec.model, [each.alert_id for each in last.values()])
-        since = self._clock.now_ms() - _REPEAT_MS
-        recent = [each for each in transitions if each.at >= since]
-        if recent:
-            self._send(spec, recent)
-
-    def _announce(self, spec: ModelSpec, alerts: list[Alert]) -> None:
-        if alerts:
-            insert_alerts(self._ch, alerts)
-            for each in alerts:
-                log.info("%s: alert %s is %s: %s", spec.model, each.rule, each.state, each.reason)
-            self._send(spec, alerts)
-
-    def _send(self, spec: ModelSpec, alerts: Sequence[Alert]) -> None:
-        self._outlet.send("alerts", alerts, spec.model)
-        requests = self._make_requests(spec, [each for each in alerts if each.state == "firing"])
-        if requests:
-            self._outlet.send("retrain-requests", requests, spec.model)
+        """Send the newest alerts again, in case a process died between storing and sending."""
+        self._announcer.repeat(history.latest.spec)
 
     def _read_windows(self, spec: ModelSpec, since_ms: int) -> dict[Window, JudgedWindow]:
         """Decide every window since then, each by the version that speaks for it."""
@@ -291,45 +269,6 @@ class Judge:
         except Retryable as error:
             log.warning("%s: the alert goes out without evidence: %s", published.model, error)
             return []
-
-    def _make_requests(self, spec: ModelSpec, firing: Sequence[Alert]) -> list[RetrainRequest]:
-        if spec.retrain is None or not firing:
-            return []
-        rules = [name for name, rule in name_rules(spec) if rule.when in spec.retrain.on]
-        fired = {each.alert_id: Fired(*each) for each in read_fired_alerts(self._ch, spec.model)}
-        requests = []
-        for alert in firing:
-            this = fired[alert.alert_id]
-            decision = decide_retraining(this, fired.values(), rules, spec.retrain.cooldown_ms)
-            log.info("%s: retraining is %s: %s", spec.model, "asked for" if decision.wanted else "not asked for",
-                     decision.reason)  # fmt: skip
-            if decision.wanted:
-                requests.append(_make_request(spec, alert, this, self._clock.now_ms()))
-        return requests
-
-
-def name_rules(spec: ModelSpec) -> list[tuple[str, AlertRule]]:
-    """Return the spec's rules with names that stay: the first of a kind by its kind, others with their length."""
-    named: dict[str, AlertRule] = {}
-    for rule in spec.alerts:
-        name = rule.when if rule.when not in named else f"{rule.when} for {rule.for_}"
-        named.setdefault(name, rule)
-    return list(named.items())
-
-
-def _make_request(spec: ModelSpec, alert: Alert, fired: Fired, now_ms: int) -> RetrainRequest:
-    size_ms = spec.windows.size_ms
-    return RetrainRequest(
-        request_id=identity.request_id(spec.model, alert.rule, fired.first_window_start),
-        model=spec.model,
-        rule=alert.rule,
-        trigger_alert_id=alert.alert_id,
-        reason=alert.reason,
-        first_window_start=fired.first_window_start,
-        first_window_end=fired.first_window_start + size_ms,
-        window_size_ms=size_ms,
-        requested_at=now_ms,
-    )
 
 
 def _read_from(last: Mapping[tuple[str, str], LastAlert], rule: str, segment: str) -> int:

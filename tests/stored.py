@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from schemas.clock import SystemClock
-from schemas.columns import Kind
+from schemas.columns import EventColumns, Kind
 from schemas.connections import ClickHouseConnection
 from schemas.events import RoleMap
 from schemas.messages import MessageBatch
@@ -68,6 +68,7 @@ class StoredStream:
         self.catalogue.add(published)
         self.num_partitions = num_partitions
         self._next: dict[tuple[str, int], int] = {}
+        self._held: list[tuple[Kind, int, list[EventColumns]]] = []
         self._partitions = {
             (kind, index): Partition.restore(
                 Place(kind, TOPIC_IDS[kind], index), kind, StoredPartition(None), 0, self.catalogue
@@ -81,13 +82,13 @@ class StoredStream:
         places = self._places(kind, partition, len(values))
         self._take(kind, partition, MessageBatch(kind, TOPIC_IDS[kind], partition, *places, list(values)), sink)
 
-    def send_watermark(self, ms: int) -> None:
+    def send_watermark(self, ms: int, sink: bool = True) -> None:
         """Say on every partition that nothing before an instant will follow."""
         for kind, partition in self._partitions:
             batch = MessageBatch(kind, TOPIC_IDS[kind], partition, *self._places(kind, partition, 1), [None],
                                  {0: [(WATERMARK_HEADER, str(ms).encode())]},
                                  {0: self.published.model.encode()})  # fmt: skip
-            self._take(kind, partition, batch, sink=True)
+            self._take(kind, partition, batch, sink)
 
     def _places(self, kind: str, partition: int, num: int) -> tuple[np.ndarray, np.ndarray]:
         first = self._next.get((kind, partition), 0)
@@ -97,10 +98,9 @@ class StoredStream:
     def _take(self, kind: Kind, partition: int, batch: MessageBatch, sink: bool) -> None:
         validated = validate(kind, batch, self.catalogue, KEY)
         assert not validated.dead, validated.dead[0].message
+        self._held.append((kind, partition, validated.columns))
         if sink:
-            for columns in validated.columns:
-                insert_events(self._ch, columns, kind, TOPIC_IDS[kind], partition)
-            self.report(kind, partition)
+            self.catch_up()
         state = self._partitions.get((kind, partition))
         if state is None:
             return
@@ -112,10 +112,14 @@ class StoredStream:
         insert_markers(self._ch, JOB, [taken.marker])
         state.confirm(taken)
 
-    def report(self, kind: Kind, partition: int = 0) -> None:
-        """Write the sink's marker."""
-        place = (kind, TOPIC_IDS[kind], partition)
-        write_sink_markers(self._ch, {place: self._next[kind, partition]}, KAFKA_TIME_MS)
+    def catch_up(self) -> None:
+        """Store what the sink has not stored yet, and its markers."""
+        for kind, partition, blocks in self._held:
+            for columns in blocks:
+                insert_events(self._ch, columns, kind, TOPIC_IDS[kind], partition)
+            place = (kind, TOPIC_IDS[kind], partition)
+            write_sink_markers(self._ch, {place: self._next[kind, partition]}, KAFKA_TIME_MS)
+        self._held.clear()
 
 
 class StoredMonitor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from schemas.spec import AlertRule, ModelSpec
+
 
 @dataclass(frozen=True, slots=True)
 class Fired:
@@ -54,3 +56,12 @@ def decide_retraining(alert: Fired, fired: Iterable[Fired], rules: Collection[st
         left_s = (asked_at + cooldown_ms - alert.fired_window_end) / 1000
         return Decision(False, f"the last retraining was asked for less than the cooldown ago ({left_s:g} s are left)")
     return Decision(True, f"rule {alert.rule} fired")
+
+
+def name_rules(spec: ModelSpec) -> list[tuple[str, AlertRule]]:
+    """Return the spec's rules with names that stay: the first of a kind by its kind, others with their length."""
+    named: dict[str, AlertRule] = {}
+    for rule in spec.alerts:
+        name = rule.when if rule.when not in named else f"{rule.when} for {rule.for_}"
+        named.setdefault(name, rule)
+    return list(named.items())
