@@ -176,6 +176,21 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         fetcher._proc_fetch_request = proc_fetch_request
 
 
+class ReadOffsets(defaultdict[TP, int | None]):
+    """Faust's memory of what it has read, empty for chunk topics.
+
+    Faust drops what lies below it. But a chunk under way during a seek would set it back to the old place afterwards,
+    and the chunks sought would be dropped in silence. Ours are told apart by their `start`.
+    """
+
+    def __init__(self, is_chunked: Callable[[TP], bool]) -> None:
+        super().__init__(lambda: None)
+        self._is_chunked = is_chunked
+
+    def __getitem__(self, tp: TP) -> int | None:
+        return None if self._is_chunked(tp) else super().__getitem__(tp)
+
+
 class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
     """Stock for other topics. For chunk topics: own acknowledgements, back-pressure and resume offsets."""
 
@@ -190,6 +205,7 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         self._conduct = self.callback
         self.callback = self._deliver
         self._seek_lock = asyncio.Lock()
+        self._read_offset = ReadOffsets(self._is_chunked)
 
     def _new_consumer_thread(self) -> ChunkConsumerThread:
         return ChunkConsumerThread(self, loop=self.loop, beacon=self.beacon)
