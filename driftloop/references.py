@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from clickhouse_connect.driver.exceptions import DatabaseError
 
 from driftloop.replay.source import DEFAULT_INTERVAL_MS, read_table, read_times, require_column
 from schemas.columns import EventColumns, Kind, concatenate
@@ -54,10 +55,18 @@ def load_reference(spec: ModelSpec, folder: Path, store: ClickHouse) -> Referenc
         path = folder / source.file
         return split_columns(read_table(path), spec, str(path))
     if source.sql is not None:
-        return split_columns(store.query_frame(source.sql), spec, "reference.sql")
+        return split_columns(query_reference(store, source.sql), spec, "reference.sql")
     assert source.from_ is not None
     assert source.to is not None
     return split_columns(read_stored(store, spec.model, source.from_, source.to), spec, "reference.from")
+
+
+def query_reference(store: ClickHouse, sql: str) -> pd.DataFrame:
+    """Rows of the spec's own query; a query that ClickHouse refuses is a mistake in the spec."""
+    try:
+        return store.query_frame(sql)
+    except DatabaseError as error:
+        raise ConfigurationError(str(error).splitlines()[0], key="reference.sql") from error
 
 
 def read_stored(store: ClickHouse, model: str, from_ms: int, to_ms: int) -> pd.DataFrame:

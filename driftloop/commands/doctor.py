@@ -81,7 +81,7 @@ def check_clickhouse(settings: Settings) -> Finding:
         pending = list_pending(store)
     return Finding(
         "clickhouse", not pending, f"version {version}" + (f", {len(pending)} migrations to run" if pending else ""),
-        "Start a role or `driftloop up`: they migrate",
+        "Run `driftloop topics apply --migrate`",
     )  # fmt: skip
 
 
