@@ -107,7 +107,7 @@ WITH
         SELECT
             d.model AS model,
             max(d.window_end) AS drift_window_end,
-            uniqExactIf(d.feature, d.status = 'alert' AND d.feature NOT IN ('', 'score', 'prediction'))
+            uniqExactIf(d.feature, d.value >= d.threshold AND d.feature NOT IN ('', 'score', 'prediction'))
                 AS num_drifted_features
         FROM drift_now AS d
         WHERE d.segment = ''
