@@ -8,7 +8,7 @@ Nothing here decides: what a state means is known to `streams.logic`.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,16 +149,17 @@ def insert_markers(ch: ClickHouse, job: str, markers: Sequence[Marker]) -> None:
     ch.insert_arrow("stage1_markers", pa.table(columns))
 
 
-def read_markers(ch: ClickHouse, job: str, topics: Iterable[str]) -> list[Marker]:
-    """Give the newest marker of every partition of `topics`."""
+def read_markers(ch: ClickHouse, job: str, topics: Iterable[str] | None = None) -> list[Marker]:
+    """Give the newest marker of every partition of these topics, or of all."""
     rows = ch.query(
         """
         SELECT topic, toString(topic_id), partition, next_offset, watermarks, toUnixTimestamp64Milli(at_end_at)
         FROM stage1_markers FINAL
-        WHERE job = {job:String} AND topic IN {topics:Array(String)} AND format = {format:UInt16}
+        WHERE job = {job:String} AND format = {format:UInt16}
+          AND ({any:Bool} OR topic IN {topics:Array(String)})
         ORDER BY topic, topic_id, partition
         """,
-        {"job": job, "topics": list(topics), "format": FORMAT},
+        {"job": job, "any": topics is None, "topics": list(topics or ()), "format": FORMAT},
     )
     return [
         Marker(Place(topic, topic_id, partition), next_offset, _WATERMARKS.decode(watermarks), at_end_at)
@@ -168,26 +169,33 @@ def read_markers(ch: ClickHouse, job: str, topics: Iterable[str]) -> list[Marker
 
 def read_stamps(ch: ClickHouse, job: str, model: str | None = None, since_ms: int | None = None) -> list[WindowStamp]:
     """Give one row per (window, partition) that has a summary; of one model or all, of windows from `since_ms` on."""
+    # First the markers: what is flushed in between then looks unconfirmed, and is asked for again.
+    markers = {marker.place: marker.next_offset for marker in read_markers(ch, job)}
     rows = ch.query(
         """
-        SELECT s.topic, toString(s.topic_id), s.partition, s.model, toUnixTimestamp64Milli(s.window_start),
-               toUnixTimestamp64Milli(max(s.window_end)), max(s.stamp) AS last_stamp,
-               sumIf(s.num_rows, s.segment = ''), last_stamp <= any(m.next_offset)
-        FROM (SELECT * FROM summaries FINAL) AS s
-        LEFT JOIN (SELECT * FROM stage1_markers FINAL) AS m
-            ON s.job = m.job AND s.topic = m.topic AND s.topic_id = m.topic_id AND s.partition = m.partition
-        WHERE s.job = {job:String} AND s.format = {format:UInt16}
-          AND ({model:String} = '' OR s.model = {model:String})
-          AND s.window_start >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')
-        GROUP BY s.model, s.window_start, s.topic, s.topic_id, s.partition
-        ORDER BY s.model, s.window_start, s.topic, s.topic_id, s.partition
+        SELECT topic, toString(topic_id), partition, model, toUnixTimestamp64Milli(window_start),
+               toUnixTimestamp64Milli(max(window_end)), max(stamp), sumIf(num_rows, segment = '')
+        FROM summaries FINAL
+        WHERE job = {job:String} AND format = {format:UInt16}
+          AND ({model:String} = '' OR model = {model:String})
+          AND window_start >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')
+        GROUP BY model, window_start, topic, topic_id, partition
+        ORDER BY model, window_start, topic, topic_id, partition
         """,
         {"job": job, "model": model or "", "since": _EARLIEST_MS if since_ms is None else since_ms, "format": FORMAT},
     )
+    # A topic that was made anew has markers of its present life only; the rows of its former one are final.
+    present = {(place.topic, place.partition) for place in markers}
     return [
-        WindowStamp(Place(topic, topic_id, partition), name, start, end, stamp, num_rows, bool(confirmed))
-        for topic, topic_id, partition, name, start, end, stamp, num_rows, confirmed in rows
+        WindowStamp(place, name, start, end, stamp, num_rows, _is_confirmed(place, stamp, markers, present))
+        for place, name, start, end, stamp, num_rows in ((Place(*row[:3]), *row[3:]) for row in rows)
     ]
+
+
+def _is_confirmed(place: Place, stamp: int, markers: Mapping[Place, int], present: Set[tuple[str, int]]) -> bool:
+    if place in markers:
+        return stamp <= markers[place]
+    return (place.topic, place.partition) in present
 
 
 def read_summaries(ch: ClickHouse, job: str, model: str, window_start: int) -> list[SummaryRow]:
