@@ -11,8 +11,9 @@ import msgspec
 import pytest
 import yaml
 
-from schemas.declarations import ModelSpec
+from schemas.declarations import DriftSpec, ModelSpec
 from schemas.spec import parse_spec
+from schemas.units import parse_duration_ms
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "spec.md").read_text()
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
@@ -74,18 +75,30 @@ def test_the_examples_use_every_key() -> None:
     assert set(list_keys(ModelSpec)) - used == {"reference.sql"}
 
 
+def find_default(spec: dict[str, Any], key: str) -> Any:
+    """What a spec without the key has in its place, durations in ms; None where there is nothing."""
+    value: Any = spec
+    for part in key.split("."):
+        value = value.get(part, value.get(f"{part}_ms")) if isinstance(value, dict) else None
+    return value
+
+
 def test_the_defaults_are_those_of_the_code() -> None:
     spec = msgspec.to_builtins(parse_spec(EXAMPLES[0] + "retrain: {}\n", "docs/spec.md"))
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in PAGE.splitlines() if line.startswith("| `")]
-    checked = 0
-    for key, _, default, _ in rows:
-        value: Any = spec
-        for part in key.strip("`").split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if default in ("required", "", "none") or value is None or isinstance(value, dict):
-            continue
-        written = yaml.safe_load(re.findall(r"`([^`]+)`", default)[0]) if "`" in default else default
-        if isinstance(written, int | float | str | list) and key != "`performance.metrics`":
-            assert value == written, key
-            checked += 1
-    assert checked >= 15
+    lines = [line.split("|")[1:4] for line in PAGE.splitlines() if line.startswith("| `")]
+    rows = [[cell.strip().strip("`") for cell in line] for line in lines]
+    checked = set()
+    for key, kind, written in rows:
+        default = find_default(spec, key)
+        if default in (None, []) or isinstance(default, dict) or " " in written or not written:
+            assert default != [] or written == "none", key
+            continue  # a section, or described in words
+        if kind.startswith("duration") and written != "required":
+            assert default == parse_duration_ms(written), key
+        elif kind != "instant" and written != "required":
+            assert default == yaml.safe_load(written), key
+        checked.add(key)
+    assert {"exact_rows", "windows.idle", "windows.min_rows", "performance.limits", "drift.method"} <= checked
+    assert {"retrain.on", "retrain.cooldown", "retrain.promote.min_gain", "retrain.resources.timeout"} <= checked
+    (budget,) = [written for key, _, written in rows if key == "drift.false_alarms"]
+    assert parse_spec(f"{EXAMPLES[0]}drift: {{false_alarms: {budget}}}\n", "docs/spec.md").drift == DriftSpec()
