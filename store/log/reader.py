@@ -11,6 +11,12 @@ from schemas.connections import KafkaConnection
 from schemas.errors import Retryable
 
 _CHUNK = 10_000
+_NO_LEADER = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_PARTITION,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ class TopicReader:
             deadline_s = time.monotonic() + timeout_s
             try:
                 self._assign(timeout_s)
-                ends = {p: self._end_of(p, timeout_s) for p in self._next}
+                ends = {p: self._end_of(p, deadline_s) for p in self._next}
                 return self._read(ends, deadline_s)
             except KafkaException as error:
                 raise Retryable(f"cannot read topic {self.topic}: {error}") from error
@@ -81,8 +87,18 @@ class TopicReader:
         self._next = dict.fromkeys(topic.partitions, 0)
         self._consumer.assign([TopicPartition(self.topic, p, OFFSET_BEGINNING) for p in topic.partitions])
 
-    def _end_of(self, partition: int, timeout_s: float) -> int:
-        low, high = self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=timeout_s)
+    def _end_of(self, partition: int, deadline_s: float) -> int:
+        place = TopicPartition(self.topic, partition)
+        while True:
+            left_s = max(deadline_s - time.monotonic(), 0.1)
+            try:
+                low, high = self._consumer.get_watermark_offsets(place, timeout=left_s, cached=False)
+                break
+            except KafkaException as error:
+                # A new topic's partitions have no leader for a moment.
+                if error.args[0].code() not in _NO_LEADER or time.monotonic() > deadline_s:
+                    raise
+                time.sleep(0.05)
         if high < self._next[partition]:
             # The topic was deleted and made again.
             self._consumer.seek(TopicPartition(self.topic, partition, OFFSET_BEGINNING))
