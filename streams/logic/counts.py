@@ -24,6 +24,9 @@ Floats = npt.NDArray[np.float64]
 # Squares of larger numbers would be infinite; their moments are meaningless anyway, their bins and extremes are right.
 _DEVIATION_MAX = 1e150
 
+# Comparing with 27 cuts one after the other vectorises, and takes a fifth of the time of a binary search per value.
+_CUTS_COMPARED_MAX = 60
+
 # Cells of one bincount (8 bytes each): 4 M are 32 MB. Beyond that only the groups that have rows are numbered.
 _CELLS_MAX = 4_000_000
 
@@ -118,7 +121,7 @@ def _find_extremes(values: Floats, group: Ints, num_groups: int) -> tuple[Floats
 
 def _code_numbers(number: NumberField, column: Floats, discarded: int) -> list[Ints]:
     null = number.slot + number.num_bins
-    coded = [np.where(np.isnan(column), null, number.slot + np.searchsorted(number.cuts, column, side="left"))]
+    coded = [np.where(np.isnan(column), null, number.slot + _find_bins(number.cuts, column))]
     if number.minimum is not None or number.maximum is not None:
         outside = np.full(len(column), discarded)
         if number.minimum is not None:
@@ -127,6 +130,16 @@ def _code_numbers(number: NumberField, column: Floats, discarded: int) -> list[I
             outside[column > number.maximum] = null + 2
         coded.append(outside)
     return coded
+
+
+def _find_bins(cuts: Floats, column: Floats) -> Ints:
+    """Give the number of cuts below each value: its bin (cuts[i-1], cuts[i]]."""
+    if len(cuts) > _CUTS_COMPARED_MAX:
+        return np.searchsorted(cuts, column, side="left")
+    bins = np.zeros(len(column), np.uint8)
+    for cut in cuts.tolist():
+        bins += column > cut
+    return bins.astype(np.int64)
 
 
 def _code_texts(category: CategoryField, texts: Texts | None, discarded: int, size: int) -> list[Ints]:
