@@ -50,7 +50,7 @@ def run_score(runtime: Runtime, worker: str, stop: threading.Event) -> None:
 def run_train(runtime: Runtime, worker: str, stop: threading.Event) -> None:
     from retrain.trainer import Trainer
 
-    Trainer(runtime).run(stop)
+    Trainer(runtime, worker).run(stop)
 
 
 # Imported in the functions: each process loads only what its role needs (torch, Evidently and Faust are heavy).

@@ -30,7 +30,7 @@ class RequestQueue:
         self._committed = True
         self._consumer = Consumer(
             runtime.kafka.librdkafka(
-                group_id=_GROUP,
+                group_id=runtime.topics(_GROUP),
                 auto_offset_reset="earliest",
                 enable_auto_commit=False,
                 session_timeout_ms=10_000,

@@ -143,7 +143,7 @@ class Scorer:
         self._producer = Producer(runtime.kafka, compression_type="lz4")
         self._consumer = Consumer(
             runtime.kafka.librdkafka(
-                group_id=_GROUP,
+                group_id=runtime.topics(_GROUP),
                 auto_offset_reset="earliest",
                 enable_auto_commit=False,
                 isolation_level="read_committed",
