@@ -93,13 +93,13 @@ class Story:
                     "green" if row["state"] == "resolved" else SEVERITY_STYLES[row["severity"]],
                 )
         for row in read_jobs(self.store):
-            words = row["verdict"] or row["reason"]
-            fact = (
-                row["job_id"],
-                row["state"],
-                row["verdict"],
-                "" if row["state"] == "running" else row["reason"][:60],
-            )
+            words = row["verdict"] if row["state"] in JOB_STYLES else row["reason"]
+            if row["state"] == "running":
+                words = (
+                    f"learns from windows {self.number(row['train_from'])} to {self.number(row['train_to']) - 1}, "
+                    f"is judged on window {self.number(row['gate_from'])}"
+                )
+            fact = (row["job_id"], row["state"], words[:60])
             if fact not in self._told:
                 self._told.add(fact)
                 self.say(row["model"], f"retraining {row['state']}: {words}", JOB_STYLES.get(row["state"], "magenta"))
