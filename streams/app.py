@@ -33,6 +33,7 @@ _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 5.0
 # A fetched chunk of one partition, on the wire; more would hold the event loop too long when it is decompressed.
 _FETCH_BYTES = 1 << 20
+_METADATA_AGE_MS = 5_000
 
 
 def name_job(runtime: Runtime) -> str:
@@ -98,6 +99,8 @@ def make_app(runtime: Runtime, worker_name: str, folder: str) -> Any:
         consumer_group_instance_id=worker_name,
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=_FETCH_BYTES,
+        # A topic that is made, or made anew, while the monitor runs is found after at most this.
+        consumer_metadata_max_age_ms=_METADATA_AGE_MS,
         # On, a revoke would wait for acknowledgements that wait for the store.
         stream_wait_empty=False,
         store="memory://",
