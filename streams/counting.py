@@ -21,8 +21,6 @@ from schemas.clock import Clock
 from schemas.columns import Kind
 from schemas.connections import Runtime
 from schemas.errors import DriftloopError, Retryable
-from schemas.events import Alert, DeadLetter
-from schemas.identity import alert_id, transition_id
 from schemas.messages import MessageBatch
 from schemas.topics import INBOUND
 from schemas.validation import validate
@@ -35,6 +33,7 @@ from streams.chunks import Chunk
 from streams.logic.breaker import PAUSE_S, Breaker
 from streams.logic.deltas import Delta
 from streams.logic.partition import Partition, Snapshot
+from streams.refusals import make_breaker_alert, refuse_message
 from streams.state import StateStore
 
 log = logging.getLogger(__name__)
@@ -171,7 +170,7 @@ class Counting:
         """Find the message that cannot be counted; it becomes a dead letter, and the others count."""
         if len(batch) == 1:
             log.error("offset %d of %s cannot be counted", batch.offsets[0], owned.partition.place, exc_info=error)
-            delta = Delta(dead=[_unprocessable(batch, error)], num_events=1)
+            delta = Delta(dead=[refuse_message(batch, error)], num_events=1)
             self._advance(owned.partition, delta, int(batch.offsets[0]) + 1)
             return delta
         middle = len(batch) // 2
@@ -213,14 +212,7 @@ class Counting:
     async def _pause(self, topic: str) -> None:
         reason = f"nearly nothing on topic {topic} can be decoded; reading it pauses for {PAUSE_S:.0f} s"
         log.critical("%s", reason)
-        now_ms = self._clock.now_ms()
-        name = alert_id("", "undecodable", topic, 0)
-        alert = Alert(
-            alert_id=name, transition_id=transition_id(name, "firing", now_ms, 0), model="", model_version="",
-            rule="undecodable", kind="quality", feature="", metric="undecodable", segment=topic, severity="high",
-            state="firing", value=None, threshold=None, harm=None, reason=reason, window_start=now_ms,
-            window_end=now_ms, at=now_ms,
-        )  # fmt: skip
+        alert = make_breaker_alert(topic, reason, self._clock.now_ms())
         try:
             await self._call(lambda: insert_alerts(self._store, [alert]))
         except Retryable as error:
@@ -395,13 +387,3 @@ class Counting:
                 log.warning("%s", error)
                 await asyncio.sleep(delay_s)
                 delay_s = min(_BACKOFF_S_MAX, 2 * delay_s)
-
-
-def _unprocessable(batch: MessageBatch, error: Exception) -> DeadLetter:
-    value = batch.values[0] or b""
-    return DeadLetter(
-        model="", reason="unprocessable", stage="count", at=int(batch.timestamps[0]), topic=batch.topic,
-        topic_id=batch.topic_id, partition=batch.partition, offset=int(batch.offsets[0]), row=0,
-        message=f"Counting this message failed with {type(error).__name__}: {error}. This is a defect: report it.",
-        raw=value[:65_536].decode("utf-8", "replace"),
-    )  # fmt: skip
