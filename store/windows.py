@@ -197,3 +197,36 @@ def read_segment_values(
         )
         values[key] = dict(rows)
     return values
+
+
+def read_unmeasured(ch: ClickHouse, job: str, model: str) -> list[tuple[int, int]]:
+    """Return (start, end) of the windows whose summaries go beyond their last measurement, ascending; epoch ms."""
+    rows = ch.query(
+        """
+        SELECT toUnixTimestamp64Milli(counted.window_start) AS start, toUnixTimestamp64Milli(counted.window_end) AS end
+        FROM
+        (
+            SELECT window_start, window_end, sum(reached) AS covered
+            FROM
+            (
+                SELECT window_start, window_end, topic, topic_id, partition, max(stamp) AS reached
+                FROM summaries FINAL
+                WHERE job = {job:String} AND model = {model:String}
+                GROUP BY window_start, window_end, topic, topic_id, partition
+            )
+            GROUP BY window_start, window_end
+        ) AS counted
+        LEFT JOIN
+        (
+            SELECT window_start, window_end, max(m.covered) AS covered
+            FROM measurements AS m FINAL
+            WHERE model = {model:String} AND model_version = '' AND segment = '' AND feature = ''
+              AND kind = 'quality' AND metric = 'num_rows'
+            GROUP BY window_start, window_end
+        ) AS measured ON measured.window_start = counted.window_start AND measured.window_end = counted.window_end
+        WHERE counted.covered > measured.covered
+        ORDER BY start
+        """,
+        {"job": job, "model": model},
+    )
+    return [(int(start), int(end)) for start, end in rows]

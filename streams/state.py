@@ -28,12 +28,15 @@ from store.summaries import (
     load_partition,
     read_markers,
 )
+from store.windows import read_unmeasured
 from streams.logic.partition import Partition, Snapshot
 from streams.logic.watermarks import list_sources
 
 log = logging.getLogger(__name__)
 
 _DELIVERY_TIMEOUT_S = 20.0
+# DateTime64(3) ends in 2299.
+_NEVER_MS = 10_413_792_000_000
 
 
 class StateStore:
@@ -76,7 +79,19 @@ class StateStore:
                     delete_ids(self._store, self._job, partition.place, model, version, before_ms)
         for topic in {partition.place.topic for partition in owned if partition.place.partition == 0}:
             for (model, version), before_ms in self._find_expiries(topic, catalogue).items():
+                before_ms = min(before_ms, self._find_first_unmeasured(model, catalogue))
                 delete_windows(self._store, self._job, topic, model, version, before_ms)
+
+    def _find_first_unmeasured(self, model: str, catalogue: Catalogue) -> int:
+        """Give the start of the first window that stage 2 has yet to measure, however far it is behind."""
+        history = catalogue.get(model)
+        unmeasured = [
+            start
+            for start, end in read_unmeasured(self._store, self._job, model)
+            # Counted under a spec that is not in force there: it is never measured.
+            if history is None or history.in_force(start).window_size_ms == end - start
+        ]
+        return min(unmeasured, default=_NEVER_MS)
 
     def close(self) -> None:
         """Leave the broker."""

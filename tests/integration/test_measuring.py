@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import pandas as pd
 import pytest
 
 from driftloop.references import freeze_reference, hash_reference, split_columns
-from schemas.connections import ClickHouseConnection
+from schemas.clock import SystemClock
+from schemas.connections import ClickHouseConnection, KafkaConnection, Runtime, TopicNames
 from schemas.errors import Retryable
 from schemas.events import Alert, RetrainRequest, RoleMap
 from schemas.inference import infer_features, summarise_reference
@@ -23,9 +25,10 @@ from store.detectors import DetectorKey, read_last_state
 from store.migrations import migrate
 from store.reference import insert_reference
 from streams.processes import ProcessPool
+from streams.state import StateStore
 from tests import truth
 from tests.clickhouses import EmbeddedClickHouse
-from tests.stored import KEY, StoredMonitor, StoredStream, start_pool
+from tests.stored import JOB, KEY, StoredMonitor, StoredStream, start_pool
 
 SIZE_MS, START_MS = truth.SIZE_MS, truth.START_MS
 ROWS = 400
@@ -346,3 +349,34 @@ def test_a_killed_measuring_process_costs_one_look(open_world: Any) -> None:
     world.look()
     differences = truth.compare(truth.compute_expected(world.truth), world.read_measured())
     assert not differences, "\n".join(differences[:20])
+
+
+def test_no_summary_is_deleted_before_its_window_is_measured(
+    measured_store: tuple[ClickHouseConnection, ProcessPool], tmp_path: Path
+) -> None:
+    num_windows, retention = 6, 2
+    spec = truth.SPEC.replace("lateness: 300s", f"lateness: 300s, retention: {retention}")
+    world = World(*measured_store, spec, truth.make_truth(num_windows, ROWS))
+    runtime = Runtime(
+        KafkaConnection("127.0.0.1:9"), world.connection, TopicNames(), str(tmp_path), str(tmp_path), KEY, 1
+    )
+    state = StateStore(runtime, world.ch, JOB, SystemClock())
+
+    def delete_expired() -> set[int]:
+        state.delete_expired(list(world.stream._partitions.values()), world.stream.catalogue)
+        rows = world.ch.query("SELECT DISTINCT toUnixTimestamp64Milli(window_start) FROM summaries")
+        return {(start - START_MS) // SIZE_MS for (start,) in rows}
+
+    world.send(0)
+    world.close_window(0)
+    for window in range(1, num_windows):
+        world.send(window)
+    world.stream.send_watermark(START_MS + num_windows * SIZE_MS)
+    # Far beyond the retention, but nothing has looked at the windows from 1 on.
+    assert delete_expired() == set(range(1, num_windows))
+    world.look()
+    assert delete_expired() == set(range(num_windows - retention, num_windows))
+    measured = world.ch.query(
+        "SELECT uniqExact(window_start) FROM measurements WHERE kind = 'quality' AND metric = 'num_rows'"
+    )
+    assert measured == [(num_windows,)]
