@@ -1,12 +1,10 @@
 """How much faster is a drift distance called directly than through Evidently's DataDriftPreset?
 
-One frame, one process, same methods; the values of both must agree or the benchmark fails. Trust
-the ratio, not the seconds. Run: python bench/bench_measures.py [--rows 100000]
+One frame, one process, same methods; the values of both must agree or the benchmark fails.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
 from collections.abc import Callable
@@ -15,9 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.results import Result, compare
 from measures.drift import AUTO, Kind, measure_distance, warm_up
 
 NUM_NUMBERS, NUM_CATEGORIES = 20, 5
+DIFFERENCE_MAX = 1e-12
 
 
 def make_frame(num_rows: int, shift: float, seed: int) -> pd.DataFrame:
@@ -67,10 +67,8 @@ def time_call(call: Callable[[], dict[str, float]]) -> tuple[dict[str, float], f
     return values, time.perf_counter() - started
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=100_000, help="rows of reference and window, each")
-    num_rows = parser.parse_args().rows
+def run(short: bool) -> list[Result]:
+    num_rows = 50_000 if short else 100_000
     reference, current = make_frame(num_rows, 0.0, seed=1), make_frame(num_rows, 0.3, seed=2)
     warm_up()
     tiny = reference.head(50)
@@ -79,15 +77,9 @@ def main() -> None:
     preset, preset_s = time_call(lambda: measure_by_preset(reference, current))
     direct, direct_s = time_call(lambda: measure_directly(reference, current))
     if preset.keys() != direct.keys():
-        raise SystemExit(f"the columns differ: {sorted(preset.keys() ^ direct.keys())}")
+        raise ValueError(f"the columns differ: {sorted(preset.keys() ^ direct.keys())}")
     worst = max(abs(direct[name] - preset[name]) for name in direct)
-    if worst > 1e-12:
-        raise SystemExit(f"the values differ by up to {worst:.1e}")
-    print(f"{len(direct)} columns × {num_rows:,} rows, values equal within {worst:.0e}")
-    print(f"DataDriftPreset   {preset_s:8.3f} s")
-    print(f"measure_distance  {direct_s:8.3f} s")
-    print(f"ratio             {preset_s / direct_s:8.1f}")
-
-
-if __name__ == "__main__":
-    main()
+    if worst > DIFFERENCE_MAX:
+        raise ValueError(f"the values differ by up to {worst:.1e}")
+    name = f"drift distances of {len(direct)} columns, {num_rows:,} + {num_rows:,} rows"
+    return [compare(name, 1 / direct_s, "windows/s", "Evidently's DataDriftPreset, equal values", 1 / preset_s)]

@@ -1,0 +1,85 @@
+"""How long after a SIGKILL does the monitor apply the next event?
+
+A static member that is started again at once, under a steady load; from the kill to the first growth of stage 1's
+markers in ClickHouse: process start, imports, joining the group, restoring state, reading, counting, storing. The peer
+is stock Faust that keeps no state, killed and started the same way, until it has taken its first message.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+from bench.events import Feeder, apply_model
+from bench.results import Result, compare
+from bench.stock_faust import StockFaust
+from bench.surroundings import Role, run_servers, separate, wait_until
+from schemas.connections import Runtime
+from schemas.topics import MONITOR
+from store.client import ClickHouse
+from store.summaries import read_markers
+
+NUM_PER_S = 2_000
+TIMEOUT_S = 120.0
+# An insert that the killed process had under way may still arrive; no new process is up as early as this.
+SETTLE_S = 0.3
+
+
+def run(short: bool) -> list[Result]:
+    num_kills = 3 if short else 9
+    with run_servers() as servers:
+        runtime = separate(servers, "recovery")
+        apply_model(runtime, window="1h")
+        with Feeder(runtime, NUM_PER_S, is_shifted=lambda _: False):
+            ours_s = measure_monitor(runtime, num_kills)
+            stock_s = measure_faust(runtime, num_kills)
+    name = f"recovery after SIGKILL, median of {num_kills}"
+    return [compare(name, statistics.median(ours_s), "s", "stock Faust, no state", statistics.median(stock_s))]
+
+
+def measure_monitor(runtime: Runtime, num_kills: int) -> list[float]:
+    """Give the seconds from each kill to the first event applied."""
+    store, job = ClickHouse(runtime.clickhouse), runtime.topics(MONITOR)
+
+    def read_total() -> int:
+        return sum(marker.next_offset for marker in read_markers(store, job))
+
+    role = Role(runtime, "monitor")
+    try:
+        wait_until(lambda: read_total() > 0, TIMEOUT_S, "the first events", [role])
+        elapsed_s = []
+        for _ in range(num_kills):
+            killed_s = time.perf_counter()
+            role.kill()
+            role = Role(runtime, "monitor")
+            time.sleep(SETTLE_S)
+            before = read_total()
+            wait_until(lambda before=before: read_total() > before, TIMEOUT_S, "the next event", [role])  # type: ignore[misc]
+            elapsed_s.append(time.perf_counter() - killed_s)
+        return elapsed_s
+    finally:
+        role.stop()
+        store.close()
+
+
+def measure_faust(runtime: Runtime, num_kills: int) -> list[float]:
+    """Give the seconds from each kill to the first message that stock Faust takes."""
+    topic = runtime.topics("predictions")
+
+    def start() -> StockFaust:
+        # More messages than come: it runs until it is killed.
+        return StockFaust(runtime, topic, 1 << 40, "recovery")
+
+    peer = start()
+    try:
+        peer.wait_for("first", TIMEOUT_S)
+        elapsed_s = []
+        for _ in range(num_kills):
+            killed_s = time.perf_counter()
+            peer.kill()
+            peer = start()
+            peer.wait_for("first", TIMEOUT_S)
+            elapsed_s.append(time.perf_counter() - killed_s)
+        return elapsed_s
+    finally:
+        peer.kill()

@@ -1,0 +1,112 @@
+"""The embedded servers and the real role processes, in a temporary folder, on free ports.
+
+Each benchmark has a database and a topic prefix of its own, so that none sees what another left.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from driftloop.settings import format_clickhouse_url, read_settings
+from driftloop.stack import Stack
+from schemas.connections import Runtime, TopicNames
+
+STOP_TIMEOUT_S = 15.0
+POLL_S = 0.02
+
+
+@contextmanager
+def run_servers() -> Iterator[Runtime]:
+    """Start a broker and a ClickHouse; yields what leads to them, and removes everything afterwards."""
+    with tempfile.TemporaryDirectory(prefix="driftloop-bench-") as folder:
+        # Nothing of the caller's environment: a benchmark must not write to somebody's Kafka.
+        settings = read_settings(Path(folder), {})
+        stack = Stack(settings, find_free_port(), find_free_port(), print, roles=())
+        try:
+            stack.start()
+            yield stack.runtime
+        finally:
+            stack.stop()
+
+
+def separate(runtime: Runtime, name: str) -> Runtime:
+    """Give the same servers with a database and topics of this name."""
+    return replace(
+        runtime,
+        topics=TopicNames(prefix=f"{name}-"),
+        clickhouse=replace(runtime.clickhouse, database=f"bench_{name}"),
+    )
+
+
+class Role:
+    """One role as `driftloop up` runs it, but never restarted; its output is in `log_path`."""
+
+    def __init__(self, runtime: Runtime, name: str) -> None:
+        self.log_path = Path(runtime.data) / f"{runtime.topics(name)}.log"
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("DRIFTLOOP_")}
+        environment |= {
+            "DRIFTLOOP_DATA": runtime.data,
+            "DRIFTLOOP_KAFKA_BOOTSTRAP_SERVERS": runtime.kafka.bootstrap_servers,
+            "DRIFTLOOP_CLICKHOUSE_URL": format_clickhouse_url(runtime.clickhouse),
+            "DRIFTLOOP_TOPIC_PREFIX": runtime.topics.prefix,
+            "DRIFTLOOP_PARTITIONS": str(runtime.num_partitions),
+            "DO_NOT_TRACK": "1",
+        }
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "driftloop.roles", name], stdout=log, stderr=log, env=environment
+            )
+
+    def require_alive(self) -> None:
+        """Raise RuntimeError with the end of the log when the process has ended."""
+        if self.process.poll() is not None:
+            tail = self.log_path.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"the process ended with {self.process.returncode}:\n{tail}")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(STOP_TIMEOUT_S)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+@contextmanager
+def run_roles(runtime: Runtime, *names: str) -> Iterator[list[Role]]:
+    """Run these roles; they are stopped afterwards."""
+    with ExitStack() as stack:
+        roles = []
+        for name in names:
+            roles.append(Role(runtime, name))
+            stack.callback(roles[-1].stop)
+        yield roles
+
+
+def wait_until(is_true: Callable[[], bool], timeout_s: float, what: str, roles: list[Role]) -> None:
+    """Poll until true; TimeoutError naming what did not come, RuntimeError when a role ended."""
+    deadline_s = time.monotonic() + timeout_s
+    while not is_true():
+        for role in roles:
+            role.require_alive()
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"waited {timeout_s:.0f} s for {what}")
+        time.sleep(POLL_S)
+
+
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
