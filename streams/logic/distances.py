@@ -106,7 +106,7 @@ def _measure(
         "drift",
         distance.metric,
         distance.value,
-        _judge(context.spec, before, distance, counted.num_sampled),
+        _judge(context.spec, before, distance, 0 if after is None else _count_known(after)),
         counted.num_rows,
         num_sampled=counted.num_sampled,
         model_version=model_version,
@@ -118,10 +118,17 @@ def _measure(
     )
 
 
-def _judge(spec: ModelSpec, before: Column | None, distance: Distance, num_sampled: int) -> str:
+def _count_known(values: Column) -> int:
+    """Count what is there: a distance rests on the values, not on the rows that lack them."""
+    if values.dtype.kind == "f":
+        return int(np.count_nonzero(~np.isnan(values)))
+    return sum(value is not None for value in values.tolist())
+
+
+def _judge(spec: ModelSpec, before: Column | None, distance: Distance, num_known: int) -> str:
     if before is None or len(before) == 0:
         return "no_reference"
-    if num_sampled < spec.windows.min_rows:
+    if num_known < spec.windows.min_rows:
         return "too_few_rows"
     if spec.drift.threshold == "calibrated":
         # Until calibration exists, a fixed distance stands in for it, and the row says so.
