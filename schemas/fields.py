@@ -28,6 +28,8 @@ from schemas.values import (
 )
 
 EXTERNAL = "external"
+# A probability computed as float32 may come as 1.0000001.
+SCORE_TOLERANCE = 1e-6
 
 _EVERY = frozenset({"record_id", "model", "ts", "segment", "trace_id"})
 KNOWN_FIELDS: dict[Kind, frozenset[str]] = {
@@ -130,6 +132,8 @@ def read_output(block: Block, task: Task) -> Output:
     problems: Problems = {}
     score, found = read_numbers(block.column("score"), "score")
     _add_problems(problems, found)
+    if task == "binary":
+        _add_problems(problems, _find_improbable(score))
     mapping = block.mapping("scores")
     _add_problems(problems, mapping.problems)
     scores: dict[str, Floats] = {}
@@ -175,6 +179,19 @@ def _read_outcome(values: Values, path: str, task: Task) -> tuple[Floats | None,
             remedy = "Send the probability as score." if path == "prediction" else "Send 0 or 1."
             problems.setdefault(position, Problem("out_of_range", path, f"{sentence} {remedy}"))
     return numbers, None, problems
+
+
+def _find_improbable(score: Floats) -> Problems:
+    """Refuse what is no probability; rounding may put one a little beyond 0 or 1."""
+    beyond = np.flatnonzero(np.abs(score - 0.5) > 0.5 + SCORE_TOLERANCE).tolist()
+    return {
+        position: Problem(
+            "out_of_range",
+            "score",
+            f"score is {score[position]:g}; of a binary model it is the probability of 1. Send a number from 0 to 1.",
+        )
+        for position in beyond
+    }
 
 
 def _is_scalar(value: object) -> bool:

@@ -238,6 +238,8 @@ def test_predictions():
         ({"prediction": "yes"}, "wrong_type", "prediction"),
         ({"prediction": 0.7}, "out_of_range", "prediction"),
         ({"score": "0.7"}, "wrong_type", "score"),
+        ({"score": 1.7}, "out_of_range", "score"),
+        ({"score": -0.01}, "out_of_range", "score"),
         ({"scores": [1]}, "wrong_type", "scores"),
         ({"scores": {"a": "x"}}, "wrong_type", "scores.a"),
         ({"model_version": 7}, "wrong_type", "model_version"),
@@ -247,6 +249,13 @@ def test_predictions():
 def test_refused_predictions(changes, reason, path):
     (letter,) = read("predictions", [prediction(**changes)]).dead
     assert (letter.reason, letter.path) == (reason, path)
+
+
+def test_a_binary_score_may_be_off_by_rounding_and_others_may_be_anything():
+    (columns,) = read("predictions", [prediction(score=score) for score in (0, 1, 1.0000001)]).columns
+    np.testing.assert_array_equal(columns.score, [0, 1, 1.0000001])
+    (columns,) = read("predictions", [prediction(score=7)], publish(MULTICLASS)).columns
+    assert columns.num_rows == 1
 
 
 def test_multiclass_predictions():
