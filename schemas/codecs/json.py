@@ -19,7 +19,7 @@ from schemas.values import Values
 _DECODER = msgspec.json.Decoder()
 # What is no JSON after all: DecodeError and a wrong UTF-8 sequence are ValueErrors, deep nesting is the other.
 _UNREADABLE = (ValueError, RecursionError)
-_EVENT = "an event is a JSON object"
+_EVENT = "a JSON object"
 
 
 class _Maps(NamedTuple):
