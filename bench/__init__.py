@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m bench` prints one table of ratios. Nothing here is asserted, nothing is imported by the code."""
+"""Benchmarks: `python -m bench` prints one table of ratios. No time is asserted."""

@@ -130,8 +130,8 @@ def measure_roles(runtime: Runtime, load: Load, *names: str) -> list[float]:
     progress = [Progress(reads[name], load.num_messages) for name in names]
     try:
         with run_roles(runtime, *names) as roles:
-            # Each is looked at every time, so `all` must not stop at the first.
-            wait_until(lambda: all([each.is_done() for each in progress]), TIMEOUT_S, f"{load.name} events", roles)
+            # Summed, since `all` would stop looking at the first that is not done.
+            wait_until(lambda: sum(each.is_done() for each in progress) == len(progress), TIMEOUT_S, load.name, roles)
             return [each.rate() * load.num_rows for each in progress]
     finally:
         store.close()
@@ -144,7 +144,7 @@ def measure_validation(runtime: Runtime, load: Load, values: list[bytes]) -> flo
     num_messages = max(1, NUM_VALIDATED // load.num_rows)
     batches = []
     for first in range(0, 4 * num_messages, num_messages):
-        chosen = list(islice(values, first, first + num_messages))
+        chosen: list[bytes | None] = list(islice(values, first, first + num_messages))
         now_ms = time.time_ns() // 1_000_000
         headers = dict.fromkeys(range(len(chosen)), load.headers) if load.headers else {}
         offsets = np.arange(first, first + len(chosen))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 
 from bench.events import Feeder, apply_model
 from bench.results import Result, compare
@@ -30,23 +31,26 @@ def run(short: bool) -> list[Result]:
     with run_servers() as servers:
         runtime = separate(servers, "recovery")
         apply_model(runtime, window="1h")
-        with Feeder(runtime, NUM_PER_S, is_shifted=lambda _: False):
-            ours_s = measure_monitor(runtime, num_kills)
+        with Feeder(runtime, NUM_PER_S, is_shifted=lambda _: False) as feeder:
+            ours_s = measure_monitor(runtime, feeder, num_kills)
             stock_s = measure_faust(runtime, num_kills)
     name = f"recovery after SIGKILL, median of {num_kills}"
     return [compare(name, statistics.median(ours_s), "s", "stock Faust, no state", statistics.median(stock_s))]
 
 
-def measure_monitor(runtime: Runtime, num_kills: int) -> list[float]:
+def measure_monitor(runtime: Runtime, feeder: Feeder, num_kills: int) -> list[float]:
     """Give the seconds from each kill to the first event applied."""
     store, job = ClickHouse(runtime.clickhouse), runtime.topics(MONITOR)
 
     def read_total() -> int:
         return sum(marker.next_offset for marker in read_markers(store, job))
 
+    def has_grown_from(before: int) -> Callable[[], bool]:
+        return lambda: read_total() > before
+
     role = Role(runtime, "monitor")
     try:
-        wait_until(lambda: read_total() > 0, TIMEOUT_S, "the first events", [role])
+        wait_until(lambda: read_total() > 0, TIMEOUT_S, "the first events", [role, feeder])
         elapsed_s = []
         for _ in range(num_kills):
             killed_s = time.perf_counter()
@@ -54,7 +58,7 @@ def measure_monitor(runtime: Runtime, num_kills: int) -> list[float]:
             role = Role(runtime, "monitor")
             time.sleep(SETTLE_S)
             before = read_total()
-            wait_until(lambda before=before: read_total() > before, TIMEOUT_S, "the next event", [role])  # type: ignore[misc]
+            wait_until(has_grown_from(before), TIMEOUT_S, "the next event", [role, feeder])
             elapsed_s.append(time.perf_counter() - killed_s)
         return elapsed_s
     finally:

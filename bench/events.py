@@ -1,4 +1,4 @@
-"""Events of one invented model: a score, ten numbers, two categories, one of them a declared segment; about 350 bytes."""
+"""Events of one invented model: a score, ten numbers, two categories, one of them a segment; about 350 bytes."""
 
 from __future__ import annotations
 
@@ -128,6 +128,7 @@ class Feeder:
         self._plain, self._shifted = JsonEvents(), JsonEvents(SHIFT)
         # (ts of the newest event, instant after it was handed to the producer), both epoch ms, in order.
         self.sent: list[tuple[int, float]] = []
+        self._failure: Exception | None = None
 
     def __enter__(self) -> Feeder:
         self._thread.start()
@@ -137,8 +138,19 @@ class Feeder:
         self._stop.set()
         self._thread.join(FLUSH_TIMEOUT_S)
 
+    def require_alive(self) -> None:
+        """Raise RuntimeError when sending has failed."""
+        if self._failure is not None:
+            raise RuntimeError("sending failed") from self._failure
+
     def _run(self) -> None:
-        producer = Producer(self._runtime.kafka, linger_ms=1)
+        try:
+            self._send()
+        except Exception as failure:
+            self._failure = failure
+
+    def _send(self) -> None:
+        producer = Producer(self._runtime.kafka)
         topic = self._runtime.topics("predictions")
         number, started_s = 0, time.monotonic()
         while not self._stop.wait(TICK_S):

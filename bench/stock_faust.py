@@ -75,7 +75,6 @@ def make_app(options: argparse.Namespace, folder: str, done: asyncio.Event) -> A
         web_enabled=False,
     )
 
-    @app.agent(app.topic(options.topic, key_serializer="raw", value_serializer="raw"))
     async def take(stream: Any) -> None:
         num_taken, started_s = 0, 0.0
         async for _ in stream:
@@ -86,6 +85,8 @@ def make_app(options: argparse.Namespace, folder: str, done: asyncio.Event) -> A
             if num_taken == options.messages:
                 print("rate", (num_taken - 1) / (time.perf_counter() - started_s), flush=True)
                 done.set()
+
+    app.agent(app.topic(options.topic, key_serializer="raw", value_serializer="raw"))(take)
 
     return app
 

@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from driftloop.settings import format_clickhouse_url, read_settings
 from driftloop.stack import Stack
@@ -95,12 +96,18 @@ def run_roles(runtime: Runtime, *names: str) -> Iterator[list[Role]]:
         yield roles
 
 
-def wait_until(is_true: Callable[[], bool], timeout_s: float, what: str, roles: list[Role]) -> None:
-    """Poll until true; TimeoutError naming what did not come, RuntimeError when a role ended."""
+class Watched(Protocol):
+    """Something without which waiting is in vain."""
+
+    def require_alive(self) -> None: ...
+
+
+def wait_until(is_true: Callable[[], bool], timeout_s: float, what: str, watched: Sequence[Watched]) -> None:
+    """Poll until true; TimeoutError naming what did not come, RuntimeError when something watched has ended."""
     deadline_s = time.monotonic() + timeout_s
     while not is_true():
-        for role in roles:
-            role.require_alive()
+        for each in watched:
+            each.require_alive()
         if time.monotonic() > deadline_s:
             raise TimeoutError(f"waited {timeout_s:.0f} s for {what}")
         time.sleep(POLL_S)
