@@ -10,7 +10,13 @@ from streams.logic.measured import WindowContext
 from streams.logic.rows import Rows
 from tests.samples import publish
 
-SPEC = "model: fraud\ntask: binary\nreference: r.csv\nwindows: {size: 1h}\nfeatures: {amount: number, country: category}\n"
+SPEC = """
+model: fraud
+task: binary
+reference: r.csv
+windows: {size: 1h}
+features: {amount: number, country: category}
+"""
 NUM_ROWS = 300
 
 
