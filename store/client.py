@@ -5,6 +5,7 @@ Owns connections and settings. It must not know any table.
 
 import itertools
 import logging
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -139,7 +140,7 @@ class ClickHouse:
         try:
             return action(self._client())
         except OperationalError as error:
-            raise Retryable(f"ClickHouse at {self.connection.url} is not reachable: {_first_line(error)}") from error
+            raise Retryable(f"ClickHouse at {self.connection.url} is not reachable: {_find_cause(error)}") from error
         except DatabaseError as error:
             if error.code in RETRYABLE_CODES or any(status in str(error) for status in RETRYABLE_STATUSES):
                 raise Retryable(f"ClickHouse at {self.connection.url} is busy: {_first_line(error)}") from error
@@ -198,6 +199,12 @@ def _connect(connection: ClickHouseConnection) -> Any:
 
 def _plain(parameters: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return dict(parameters) if parameters is not None else None
+
+
+def _find_cause(error: Exception) -> str:
+    """Give the system's own words (`Connection refused`) where the HTTP client wraps them in several of its errors."""
+    found = re.search(r"\[Errno -?\d+\] ([^\"')]+)", str(error))
+    return found.group(1) if found else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

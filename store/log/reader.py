@@ -64,7 +64,7 @@ class TopicReader:
                 ends = {p: self._end_of(p, deadline_s) for p in self._next}
                 return self._read(ends, deadline_s)
             except KafkaException as error:
-                raise Retryable(f"cannot read topic {self.topic}: {error}") from error
+                raise Retryable(f"cannot read topic {self.topic}: {error.args[0].str()}") from error
 
     def end_of(self, partition: int, timeout_s: float = 10.0) -> int:
         """The offset that the next message of a partition will get (or get beyond, behind control records)."""
@@ -72,7 +72,7 @@ class TopicReader:
             place = TopicPartition(self.topic, partition)
             return int(self._consumer.get_watermark_offsets(place, timeout=timeout_s, cached=False)[1])
         except KafkaException as error:
-            raise Retryable(f"cannot ask for the end of {self.topic}/{partition}: {error}") from error
+            raise Retryable(f"cannot ask for the end of {self.topic}/{partition}: {error.args[0].str()}") from error
 
     def close(self) -> None:
         """Leave the broker."""
