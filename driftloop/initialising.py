@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from driftloop.replay.source import require_column
+from driftloop.replay.source import match_pattern, require_column
 from schemas.declarations import FeatureSpec
 from schemas.errors import ConfigurationError
 from schemas.inference import infer_features
@@ -41,13 +41,16 @@ def write_spec(
     frame: pd.DataFrame, data: Path, model: str | None, task: str | None, roles: Roles, output: Path | None, force: bool
 ) -> tuple[Path, str]:
     """Write the spec; gives its path and the task. ConfigurationError when the file is there already."""
+    if frame.empty:
+        raise ConfigurationError("has no rows to guess from", file=str(data))
     columns = find_columns(frame, data, roles)
     name = model or re.sub(r"[^A-Za-z0-9_.-]", "_", data.name.split(".")[0])
     path = output or data.parent / f"{name}.yaml"
     if path.exists() and not force:
         raise ConfigurationError("the file is there already", file=str(path), remedy="Use --force to replace it")
     task = task or guess_task(frame, columns)
-    features = infer_features(frame[[c for c in frame.columns if c not in columns.values()]], {})
+    taken = {*columns.values(), *match_pattern(frame, columns.get("scores"), data).values()}
+    features = infer_features(frame[[c for c in frame.columns if c not in taken]], {})
     text = render(name, task, os.path.relpath(data, path.parent), columns, features)
     parse_spec(text, str(path))
     path.write_text(text)
@@ -55,9 +58,13 @@ def write_spec(
 
 
 def find_columns(frame: pd.DataFrame, data: Path, roles: Roles) -> dict[str, str]:
+    """Column by role; a score that is a pattern such as `proba_*` has the role `scores`."""
     found: dict[str, str] = {}
     for role, guesses in GUESSES.items():
         named = getattr(roles, role)
+        if role == "score" and named and "*" in named:
+            found["scores"] = named
+            continue
         require_column(frame, named, data)
         column = named or next((guess for guess in guesses if guess in frame.columns), None)
         if column:
@@ -66,7 +73,9 @@ def find_columns(frame: pd.DataFrame, data: Path, roles: Roles) -> dict[str, str
 
 
 def guess_task(frame: pd.DataFrame, columns: dict[str, str]) -> str:
-    """binary for a label of 0 and 1, multiclass for few values, else regression."""
+    """binary for a label of 0 and 1, multiclass for few values or scores by class, else regression."""
+    if "scores" in columns:
+        return "multiclass"
     column = columns.get("label") or columns.get("prediction")
     if column is None:
         return "binary" if "score" in columns else "regression"

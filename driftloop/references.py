@@ -5,9 +5,7 @@ So a reference row means what an event with the same content means: the same typ
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from driftloop.replay.source import DEFAULT_INTERVAL_MS, read_table, read_times, require_column
+from driftloop.replay.source import DEFAULT_INTERVAL_MS, match_pattern, read_table, read_times, require_column
 from schemas.columns import EventColumns, Kind, concatenate
 from schemas.declarations import ModelSpec
 from schemas.errors import ConfigurationError
@@ -99,7 +97,7 @@ def split_columns(frame: pd.DataFrame, spec: ModelSpec, origin: str) -> Referenc
         named = getattr(declared, role)
         require_column(frame, named, Path(origin))
         names[role] = named or (role if role in frame.columns and role not in spec.features else None)
-    scores = find_score_columns(frame, declared.scores, origin)
+    scores = match_pattern(frame, declared.scores, Path(origin), "reference.columns.scores")
     used = {name for name in names.values() if name} | set(scores.values())
     features = [str(name) for name in frame.columns if name not in used]
     missing = [name for name in spec.features if name not in frame.columns]
@@ -119,20 +117,6 @@ def split_columns(frame: pd.DataFrame, spec: ModelSpec, origin: str) -> Referenc
         frame[features], reference_times(frame, names["ts"], spec, origin), column("label"), column("score"),
         column("prediction"), {name: frame[c] for name, c in scores.items()}, origin,
     )  # fmt: skip
-
-
-def find_score_columns(frame: pd.DataFrame, pattern: str | None, origin: str) -> dict[str, str]:
-    """`{class: column}` of the columns that match a pattern such as `proba_*`."""
-    if pattern is None:
-        return {}
-    expression = re.compile(fnmatch.translate(pattern).replace(".*", "(.*)", 1))
-    found = {match.group(1): str(c) for c in frame.columns if (match := expression.match(str(c)))}
-    if not found:
-        raise ConfigurationError(
-            f"no column matches {pattern!r}", file=origin, key="reference.columns.scores",
-            remedy=f"The columns are: {', '.join(map(str, frame.columns))}",
-        )  # fmt: skip
-    return found
 
 
 def reference_times(frame: pd.DataFrame, column: str | None, spec: ModelSpec, origin: str) -> np.ndarray:

@@ -16,7 +16,7 @@ from driftloop.replay.source import read_table
 @click.option("--model", help="Default: the file's name.")
 @click.option("--task", type=click.Choice(["binary", "multiclass", "regression"]), help="Default: from the label.")
 @click.option("--label-column", help="Default: a column named label, target or y.")
-@click.option("--score-column", help="Default: a column named score, y_proba or y_pred_proba.")
+@click.option("--score-column", help="Default: a column named score, y_proba or y_pred_proba. Multiclass: 'proba_*'.")
 @click.option("--prediction-column", help="Default: a column named prediction or y_pred.")
 @click.option("--id-column", help="Default: a column named id or record_id.")
 @click.option("--time-column", help="Default: a column named ts, time or timestamp.")

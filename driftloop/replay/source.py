@@ -96,7 +96,7 @@ def build_source(frame: pd.DataFrame, file: Path, spec: ModelSpec, columns: Repl
     return ReplaySource(
         ts_ms=ts_ms,
         record_id=ids,
-        features=choose_features(frame, file, spec, used),
+        features=read_numbers(choose_features(frame, file, spec, used), file, spec, notes),
         prediction=plain_values(frame[columns.prediction]) if columns.prediction else None,
         score=scores.pop("", None),
         scores=scores,
@@ -147,7 +147,7 @@ def read_times(frame: pd.DataFrame, name: str, file: Path) -> np.ndarray:
         parsed = pd.to_datetime(column, utc=True, format="ISO8601")
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
-            f"column {name!r} is not a time: {str(error).splitlines()[0]}", file=str(file),
+            f"column {name!r} is not a time: {str(error).split('. You might')[0]}", file=str(file),
             remedy="Write 2026-01-31T12:00:00Z, or epoch milliseconds",
         ) from error  # fmt: skip
     return parsed.dt.as_unit("ms").astype(np.int64).to_numpy()
@@ -174,15 +174,22 @@ def read_scores(
             key="--score-column",
             remedy="Patterns are for multiclass models; name one column",
         )
-    pattern = re.compile(fnmatch.translate(columns.score).replace(".*", "(.*)", 1))
-    found = {match.group(1): column for column in map(str, frame.columns) if (match := pattern.match(column))}
+    found = match_pattern(frame, columns.score, file)
+    return {name: plain_numbers(frame, column, file) for name, column in found.items()}, list(found.values())
+
+
+def match_pattern(frame: pd.DataFrame, pattern: str | None, file: Path, key: str = "") -> dict[str, str]:
+    """`{class: column}` of the columns that match a pattern such as `proba_*`; nothing without a pattern."""
+    if pattern is None:
+        return {}
+    expression = re.compile(fnmatch.translate(pattern).replace(".*", "(.*)", 1))
+    found = {match.group(1): str(c) for c in frame.columns if (match := expression.match(str(c)))}
     if not found:
         raise ConfigurationError(
-            f"no column matches {columns.score!r}",
-            file=str(file),
+            f"no column matches {pattern!r}", file=str(file), key=key,
             remedy=f"The columns are: {', '.join(map(str, frame.columns))}",
-        )
-    return {name: plain_numbers(frame, column, file) for name, column in found.items()}, list(found.values())
+        )  # fmt: skip
+    return found
 
 
 def read_labels(
@@ -247,6 +254,28 @@ def choose_features(frame: pd.DataFrame, file: Path, spec: ModelSpec, used: set[
         )
     names = list(spec.features) or [column for column in frame.columns if column not in used]
     return frame[names]
+
+
+def read_numbers(features: pd.DataFrame, file: Path, spec: ModelSpec, notes: list[str]) -> pd.DataFrame:
+    """In CSV one cell that is no number makes texts of its whole column: read the others as the numbers they are.
+
+    The cells themselves are sent as they stand, become dead letters, and are told in `notes`.
+    """
+    if ".csv" not in file.suffixes:
+        return features
+    declared = (name for name, feature in spec.features.items() if feature.type == "number")
+    for name in declared:
+        if features[name].dtype.kind in "biuf":
+            continue
+        numbers = pd.to_numeric(features[name], errors="coerce")
+        odd = features[name].notna() & numbers.isna()
+        if odd.any():
+            notes.append(
+                f"{name!r} is a number, and not so in {int(odd.sum())} of {len(features)} rows, "
+                f"such as {features[name][odd].iloc[0]!r}: these records will be dead letters"
+            )
+        features = features.assign(**{name: features[name].where(odd, numbers)})
+    return features
 
 
 def plain_values(column: pd.Series) -> list[object]:

@@ -80,3 +80,17 @@ def test_the_reference_is_found_from_where_the_spec_stands(tmp_path: Path) -> No
     (tmp_path / "specs").mkdir()
     spec = write(make_frame(label=[0, 1, 0]), tmp_path, output=tmp_path / "specs" / "loans.yaml")
     assert spec.reference.file == "../my loans.v1.parquet"
+
+
+def test_a_pattern_names_the_scores_of_a_multiclass_model(tmp_path: Path) -> None:
+    frame = make_frame(tier=["a", "b", "a"], proba_a=[0.9, 0.2, 0.7], proba_b=[0.1, 0.8, 0.3])
+    spec = write(frame, tmp_path, roles=Roles(label="tier", score="proba_*"))
+    assert (spec.task, spec.reference.columns.scores) == ("multiclass", "proba_*")
+    assert set(spec.features) == {"amount", "country", "vip"}
+    with pytest.raises(ConfigurationError, match=r"no column matches 'p_\*'"):
+        write(frame, tmp_path, roles=Roles(score="p_*"), force=True)
+
+
+def test_a_table_without_rows_is_no_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no rows"):
+        write(make_frame().iloc[:0], tmp_path)

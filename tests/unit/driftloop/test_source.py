@@ -165,3 +165,15 @@ def test_a_table_without_rows_is_nothing_to_send() -> None:
     source = make_source(make_frame().iloc[:0])
     assert source.num_rows == 0
     assert cut_into_steps(source, HOUR_MS, 0) == []
+
+
+def test_one_bad_cell_of_a_csv_does_not_make_texts_of_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "loans.csv"
+    path.write_text("amount\n1.5\nmany\n\n7\n", "utf-8")
+    frame = pd.read_csv(path, skip_blank_lines=False)
+    source = make_source(frame)
+    amount = source.features["amount"]
+    assert amount.where(amount.notna(), None).tolist() == [1.5, "many", None, 7.0]
+    assert "not so in 1 of 4 rows, such as 'many'" in source.notes[0]
+    parquet = build_source(frame, Path("loans.parquet"), make_spec(), ReplayColumns())
+    assert parquet.features["amount"].iloc[0] == "1.5"
