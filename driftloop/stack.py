@@ -30,8 +30,14 @@ HOST = "127.0.0.1"
 
 @contextmanager
 def hold_folder(data: Path) -> Iterator[None]:
-    """Hold the data folder's lock; raises ConfigurationError when another instance does."""
-    data.mkdir(parents=True, exist_ok=True)
+    """Hold the data folder's lock; raises ConfigurationError when another instance does, or there can be no folder."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        (data / "up.lock").touch()
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot be written to: {error.strerror}", file=str(data), remedy="Choose another folder with --data"
+        ) from None
     with (data / "up.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -52,7 +52,7 @@ def status(context: Context, as_json: bool) -> None:
 
 
 def show(title: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    click.echo(f"\n{title}: {'' if rows else 'none'}")
+    click.echo(f"\n{title}:" if rows else f"\n{title}: none")
     if rows:
         print_table(columns, [[format_value(row[name]) for name in columns] for row in rows])
 
