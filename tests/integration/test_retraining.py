@@ -208,7 +208,8 @@ def test_lost_race_for_the_roles_is_decided_again(world: World, start) -> None: 
 def _forget_offsets(world: World) -> None:
     from confluent_kafka import Consumer, TopicPartition
 
-    consumer = Consumer(world.runtime.kafka.librdkafka(group_id="driftloop-score", enable_auto_commit=False))
+    group = world.runtime.topics("driftloop-score")
+    consumer = Consumer(world.runtime.kafka.librdkafka(group_id=group, enable_auto_commit=False))
     topic = world.runtime.topics("records")
     consumer.commit(
         offsets=[TopicPartition(topic, partition, 0) for partition in range(world.runtime.num_partitions)],
