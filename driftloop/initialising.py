@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from driftloop.replay.source import match_pattern, require_column
+from driftloop.replay.source import match_pattern, read_times, require_column
 from schemas.declarations import FeatureSpec
 from schemas.errors import ConfigurationError
 from schemas.inference import infer_features
@@ -24,6 +24,9 @@ GUESSES = {
     "ts": ("ts", "time", "timestamp", "event_time"),
 }
 CLASSES_MAX = 50
+# Window sizes to choose from, and the rows that a window should have on average.
+SIZES_MS = {"1h": 3_600_000, "6h": 21_600_000, "1d": 86_400_000, "1w": 604_800_000, "30d": 2_592_000_000}
+WINDOW_ROWS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ def write_spec(
     task = task or guess_task(frame, columns)
     taken = {*columns.values(), *match_pattern(frame, columns.get("scores"), data).values()}
     features = infer_features(frame[[c for c in frame.columns if c not in taken]], {})
-    text = render(name, task, os.path.relpath(data, path.parent), columns, features)
+    size = choose_size(frame, columns.get("ts"), data)
+    text = render(name, task, os.path.relpath(data, path.parent), columns, size, features)
     parse_spec(text, str(path))
     path.write_text(text)
     return path, task
@@ -87,7 +91,22 @@ def guess_task(frame: pd.DataFrame, columns: dict[str, str]) -> str:
     return "multiclass" if (is_text or whole) and len(values) <= CLASSES_MAX else "regression"
 
 
-def render(model: str, task: str, reference: str, columns: dict[str, str], features: dict[str, FeatureSpec]) -> str:
+def choose_size(frame: pd.DataFrame, column: str | None, data: Path) -> str:
+    """The smallest window that has rows enough to be judged, by the table's times; an hour without them."""
+    if column is None:
+        return "1h"
+    try:
+        ts_ms = read_times(frame, column, data)
+    except ConfigurationError:
+        # A guessed column may be none of times; `apply` tells.
+        return "1h"
+    span_ms = int(ts_ms.max() - ts_ms.min())
+    return next((size for size, ms in SIZES_MS.items() if len(ts_ms) * ms >= WINDOW_ROWS * span_ms), "30d")
+
+
+def render(
+    model: str, task: str, reference: str, columns: dict[str, str], size: str, features: dict[str, FeatureSpec]
+) -> str:
     """The spec as YAML, with what people change most in sight."""
     named = {role: column for role, column in columns.items() if role != column}
     source: dict[str, object] = {"file": reference}
@@ -101,7 +120,13 @@ def render(model: str, task: str, reference: str, columns: dict[str, str], featu
         text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
         return text.strip().removesuffix("...").strip()
 
-    body = [f"model: {dump(model)}", f"task: {task}", f"reference: {dump(source)}", "windows: {size: 1h}", "features:"]
+    body = [
+        f"model: {dump(model)}",
+        f"task: {task}",
+        f"reference: {dump(source)}",
+        f"windows: {{size: {size}}}",
+        "features:",
+    ]
     body += [f"  {dump(name)}: {dump(feature)}" for name, feature in lines.items()]
     body += [
         "# Uncomment what you need; see docs/spec.md.",

@@ -94,3 +94,11 @@ def test_a_pattern_names_the_scores_of_a_multiclass_model(tmp_path: Path) -> Non
 def test_a_table_without_rows_is_no_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no rows"):
         write(make_frame().iloc[:0], tmp_path)
+
+
+@pytest.mark.parametrize(("every", "size_h"), [("1s", 1), ("1min", 24), ("1h", 30 * 24), ("30d", 30 * 24)])
+def test_a_window_is_as_long_as_its_rows_need(tmp_path: Path, every: str, size_h: int) -> None:
+    times = pd.date_range("2026-01-01", periods=1_000, freq=every, tz="UTC")
+    frame = pd.DataFrame({"amount": np.arange(1_000.0), "label": np.arange(1_000) % 2, "ts": times})
+    assert write(frame, tmp_path).windows.size_ms == size_h * 3_600_000
+    assert write(frame.assign(ts="soon"), tmp_path, force=True).windows.size_ms == 3_600_000
