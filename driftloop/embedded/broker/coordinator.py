@@ -1,8 +1,9 @@
 """All consumer groups of the broker, and their way into the journal and back."""
 
 from driftloop.embedded.broker.errors import Code, Refusal
-from driftloop.embedded.broker.groups import Group, Joined, JoinRequest, State
+from driftloop.embedded.broker.groups import Group, State
 from driftloop.embedded.broker.journal import Journal
+from driftloop.embedded.broker.members import Joined, JoinRequest
 from driftloop.embedded.broker.offsets import CommittedOffsets
 
 # Apache Kafka's defaults (group.min.session.timeout.ms, group.max.session.timeout.ms).

@@ -14,9 +14,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
 from driftloop.embedded.broker.errors import Code, Refusal
+from driftloop.embedded.broker.members import Joined, JoinRequest, Member, MemberIdRequired
 
 # Kafka waits 3 s for more members of a new group; on one machine they come together, and a demo should not wait.
 INITIAL_DELAY_S = 0.15
@@ -31,72 +32,6 @@ class State(StrEnum):
     PREPARING = "PreparingRebalance"
     COMPLETING = "CompletingRebalance"
     STABLE = "Stable"
-
-
-class JoinRequest(NamedTuple):
-    """What a member says of itself; protocols map an assignor's name to the member's subscription."""
-
-    member_id: str
-    instance_id: str | None
-    client_id: str
-    client_host: str
-    session_timeout_ms: int
-    rebalance_timeout_ms: int
-    protocol_type: str
-    protocols: dict[str, bytes]
-    needs_known_id: bool
-    can_skip_assignment: bool
-
-
-class Joined(NamedTuple):
-    """What a member learns when its generation begins; only the leader gets the members."""
-
-    generation: int
-    protocol_type: str
-    protocol: str
-    leader: str
-    member_id: str
-    members: list["Member"]
-    skip_assignment: bool = False
-
-
-class MemberIdRequired(Refusal):
-    """A new member is to come again with the id that it is given here."""
-
-    def __init__(self, member_id: str) -> None:
-        super().__init__(Code.MEMBER_ID_REQUIRED, "join again with the given member id")
-        self.member_id = member_id
-
-
-@dataclass(eq=False)
-class Member:
-    """One consumer; `joining` and `syncing` are there while it waits for an answer."""
-
-    id: str
-    instance_id: str | None
-    client_id: str
-    client_host: str
-    session_timeout_ms: int
-    rebalance_timeout_ms: int
-    protocols: dict[str, bytes]
-    assignment: bytes = b""
-    joining: asyncio.Future[None] | None = None
-    syncing: asyncio.Future[None] | None = None
-    timer: asyncio.TimerHandle | None = None
-
-    def update(self, request: JoinRequest) -> None:
-        self.client_id, self.client_host = request.client_id, request.client_host
-        self.session_timeout_ms = request.session_timeout_ms
-        self.rebalance_timeout_ms = request.rebalance_timeout_ms
-        self.protocols = request.protocols
-
-    def stop(self, refusal: Refusal | None = None) -> None:
-        """Ends the member's timer, and whatever it waits for with this refusal."""
-        if self.timer:
-            self.timer.cancel()
-        for waiting in (self.joining, self.syncing):
-            if refusal and waiting and not waiting.done():
-                waiting.set_exception(refusal)
 
 
 @dataclass
@@ -438,34 +373,13 @@ class Group:
             "protocol_type": self.protocol_type,
             "protocol": self.protocol,
             "leader": self.leader,
-            "members": [
-                {
-                    "id": member.id,
-                    "instance_id": member.instance_id,
-                    "client_id": member.client_id,
-                    "client_host": member.client_host,
-                    "session_timeout_ms": member.session_timeout_ms,
-                    "rebalance_timeout_ms": member.rebalance_timeout_ms,
-                    "protocols": {name: metadata.hex() for name, metadata in member.protocols.items()},
-                    "assignment": member.assignment.hex(),
-                }
-                for member in self.members.values()
-            ],
+            "members": [member.dump() for member in self.members.values()],
         }
 
     @classmethod
     def load(cls, group_id: str, dump: dict[str, Any], on_change: Callable[["Group"], None]) -> "Group":
         """A stored group; its members have a whole session to be heard of."""
-        members = {
-            fact["id"]: Member(
-                **{
-                    **fact,
-                    "protocols": {name: bytes.fromhex(text) for name, text in fact["protocols"].items()},
-                    "assignment": bytes.fromhex(fact["assignment"]),
-                }
-            )
-            for fact in dump["members"]
-        }
+        members = {fact["id"]: Member.load(fact) for fact in dump["members"]}
         state = State.STABLE if members else State.EMPTY
         group = cls(
             group_id,

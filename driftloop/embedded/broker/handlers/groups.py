@@ -4,8 +4,9 @@ from typing import Any
 
 from driftloop.embedded.broker.broker import NODE_ID, Broker
 from driftloop.embedded.broker.errors import Code, Refusal
-from driftloop.embedded.broker.groups import Group, JoinRequest, MemberIdRequired
+from driftloop.embedded.broker.groups import Group
 from driftloop.embedded.broker.handlers import Call, Handler
+from driftloop.embedded.broker.members import JoinRequest, MemberIdRequired
 from driftloop.embedded.broker.offsets import MAX_METADATA_BYTES, CommittedOffset, Place
 from driftloop.embedded.broker.wire import Message
 
