@@ -41,8 +41,17 @@ def format_value(value: Any) -> str:
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="seconds").replace("+00:00", "")
     if isinstance(value, dict | list | tuple):
-        return msgspec.json.encode(value, enc_hook=str).decode()
+        return msgspec.json.encode(shorten(value), enc_hook=str).decode()
     return str(value)
+
+
+def shorten(value: Any) -> Any:
+    """The same value with its numbers at the six digits that a table shows."""
+    if isinstance(value, float) and math.isfinite(value):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: shorten(part) for key, part in value.items()}
+    return [shorten(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def encode_json(rows: Sequence[Mapping[str, Any]]) -> str:

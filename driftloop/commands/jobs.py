@@ -25,4 +25,8 @@ def jobs(context: Context, model: str, as_json: bool) -> None:
     """
     with open_store(context.settings.runtime) as store:
         rows = read_jobs(store, model)
+    for row in rows:
+        # A finished job's reason is its verdict, and long: once is enough.
+        if not as_json and row["reason"] == row["verdict"]:
+            row["reason"] = ""
     print_rows(COLUMNS, [[row[name] for name in COLUMNS] for row in rows], as_json)

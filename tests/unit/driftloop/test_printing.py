@@ -38,6 +38,11 @@ def test_a_table_shows_texts_as_they_are(capsys: pytest.CaptureFixture[str]) -> 
         assert text in out
 
 
+def test_a_table_shortens_numbers_within_a_value(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows(("metrics",), [[{"roc_auc": 0.8782608695652174, "rows": [120, 1 / 3]}]], as_json=False)
+    assert '{"roc_auc":0.878261,"rows":[120,0.333333]}' in capsys.readouterr().out
+
+
 def test_no_rows_are_an_empty_array_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     print_rows(COLUMNS, [], as_json=True)
     assert json.loads(capsys.readouterr().out) == []
