@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 import warnings
 
 from bench import bench_latency, bench_measures, bench_monitor, bench_recovery
-from bench.results import format_table
+from bench.results import HEADER, format_row
 
 BENCHMARKS = {
     "measures": bench_measures.run,
@@ -33,15 +34,16 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     started_s = time.monotonic()
     before = describe_load()
-    results = []
+    print(HEADER, flush=True)
     for name in options.names or BENCHMARKS:
-        print(f"{name} …", file=sys.stderr, flush=True)
-        results += BENCHMARKS[name](not options.long)
-    print(format_table(results))
+        for result in BENCHMARKS[name](not options.long):
+            print(format_row(result), flush=True)
     print(f"\nBefore: {before}. After: {describe_load()}. Took {time.monotonic() - started_s:.0f} s.")
 
 
 if __name__ == "__main__":
     # Evidently's and its dependencies' own; ours are errors in the tests.
     warnings.simplefilter("ignore")
+    # As with Ctrl-C, the servers are stopped and their data removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     main()

@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from bench.events import Feeder, apply_model
+from bench.events import Feeder, apply_model, read_now_ms
 from bench.results import Result, compare
 from bench.stock_faust import StockFaust
 from bench.surroundings import Role, run_servers, separate, wait_until
@@ -31,7 +31,7 @@ def run(short: bool) -> list[Result]:
     with run_servers() as servers:
         runtime = separate(servers, "recovery")
         apply_model(runtime, window="1h")
-        with Feeder(runtime, NUM_PER_S, is_shifted=lambda _: False) as feeder:
+        with Feeder(runtime, NUM_PER_S, read_now_ms, is_shifted=lambda _: False) as feeder:
             ours_s = measure_monitor(runtime, feeder, num_kills)
             stock_s = measure_faust(runtime, num_kills)
     name = f"recovery after SIGKILL, median of {num_kills}"

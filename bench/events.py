@@ -113,20 +113,27 @@ def fill(runtime: Runtime, topic: str, values: Iterator[bytes], headers: Any = N
     producer.close()
 
 
-class Feeder:
-    """Sends events at an even pace from a thread of its own, with the present as their time.
+def read_now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
-    `is_shifted(ts_ms)` chooses between plain and shifted events.
+
+class Feeder:
+    """Sends events at an even pace from a thread of its own.
+
+    `next_ts` gives their time (never falling), `is_shifted(ts_ms)` chooses between plain and shifted ones.
     """
 
-    def __init__(self, runtime: Runtime, num_per_s: int, is_shifted: Callable[[int], bool]) -> None:
+    def __init__(
+        self, runtime: Runtime, num_per_s: int, next_ts: Callable[[], int], is_shifted: Callable[[int], bool]
+    ) -> None:
         self._runtime = runtime
         self._num_per_s = num_per_s
+        self._next_ts = next_ts
         self._is_shifted = is_shifted
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._plain, self._shifted = JsonEvents(), JsonEvents(SHIFT)
-        # (ts of the newest event, instant after it was handed to the producer), both epoch ms, in order.
+        # The time of each tick's events, and when they had been handed to the producer (time.monotonic), in order.
         self.sent: list[tuple[int, float]] = []
         self._failure: Exception | None = None
 
@@ -156,12 +163,12 @@ class Feeder:
         while not self._stop.wait(TICK_S):
             until = int((time.monotonic() - started_s) * self._num_per_s)
             # One instant a tick: then the last event of a window is the last of a tick, on every partition.
-            ts_ms = time.time_ns() // 1_000_000
+            ts_ms = self._next_ts()
             events = self._shifted if self._is_shifted(ts_ms) else self._plain
             while number < until:
                 partition = number % self._runtime.num_partitions
                 producer.produce(topic, None, events.make(number, ts_ms), partition=partition)
                 number += 1
-            self.sent.append((ts_ms, time.time() * 1000))
+            self.sent.append((ts_ms, time.monotonic()))
         producer.flush(FLUSH_TIMEOUT_S)
         producer.close()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+HEADER = "| what | value | unit | peer | ratio |\n|---|---:|---|---|---:|"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +31,7 @@ def format_number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def format_table(results: Sequence[Result]) -> str:
-    """Give Markdown; `ratio` is the value divided by the peer's."""
-    lines = ["| what | value | unit | peer | ratio |", "|---|---:|---|---|---:|"]
-    for each in results:
-        ratio = "" if each.ratio is None else format_number(each.ratio)
-        lines.append(f"| {each.name} | {format_number(each.value)} | {each.unit} | {each.peer} | {ratio} |")
-    return "\n".join(lines)
+def format_row(result: Result) -> str:
+    """Give one row of the Markdown table; `ratio` is the value divided by the peer's."""
+    ratio = "" if result.ratio is None else format_number(result.ratio)
+    return f"| {result.name} | {format_number(result.value)} | {result.unit} | {result.peer} | {ratio} |"
