@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import subprocess
 import sys
-import tempfile
 import time
 from queue import Empty, Queue
 from threading import Thread
@@ -25,6 +24,8 @@ class StockFaust:
 
     def __init__(self, runtime: Runtime, topic: str, num_messages: int, member: str) -> None:
         arguments = [runtime.kafka.bootstrap_servers, topic, "--messages", str(num_messages), "--member", member]
+        # In the benchmark's own folder, since a killed process cannot tidy up.
+        arguments += ["--folder", runtime.data]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.stock_faust", *arguments],
             stdout=subprocess.PIPE,
@@ -56,7 +57,7 @@ class StockFaust:
         assert self.process.stdout is not None
 
 
-def make_app(options: argparse.Namespace, folder: str, done: asyncio.Event) -> Any:
+def make_app(options: argparse.Namespace, done: asyncio.Event) -> Any:
     import faust
 
     app = faust.App(
@@ -69,7 +70,7 @@ def make_app(options: argparse.Namespace, folder: str, done: asyncio.Event) -> A
         consumer_group_instance_id=options.member,
         consumer_auto_offset_reset="earliest",
         store="memory://",
-        datadir=folder,
+        datadir=options.folder,
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
@@ -93,11 +94,10 @@ def make_app(options: argparse.Namespace, folder: str, done: asyncio.Event) -> A
 
 async def run(options: argparse.Namespace) -> None:
     done = asyncio.Event()
-    with tempfile.TemporaryDirectory(prefix="driftloop-stock-faust-") as folder:
-        app = make_app(options, folder, done)
-        await app.start()
-        await done.wait()
-        await asyncio.wait_for(app.stop(), STOP_TIMEOUT_S)
+    app = make_app(options, done)
+    await app.start()
+    await done.wait()
+    await asyncio.wait_for(app.stop(), STOP_TIMEOUT_S)
 
 
 def main() -> None:
@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("topic")
     parser.add_argument("--messages", type=int, required=True, help="how many to take")
     parser.add_argument("--member", required=True, help="static member id, and part of the group's name")
+    parser.add_argument("--folder", required=True, help="where Faust may keep its files")
     asyncio.run(run(parser.parse_args()))
 
 
