@@ -98,56 +98,80 @@ def read_label_counts(
 ) -> list[LabelCount]:
     """Count predictions and labels of every window and version within [start, end), windows aligned with the origin.
 
-    With `ingested_since_ms`, only windows that labels stored since then belong to: the cheap question, asked often.
+    With `ingested_since_ms`, from the first to the last window that labels stored since then belong to: the cheap
+    question, asked often.
     """
-    affected = """
-          AND window_start_ms IN
-          (
-              SELECT toUnixTimestamp64Milli(ts)
-                     - positiveModulo(toUnixTimestamp64Milli(ts) - {origin:Int64}, {size:Int64})
-              FROM predictions
-              WHERE model = {model:String}
-                AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')
-                AND ts < fromUnixTimestamp64Milli({end:Int64}, 'UTC')
-                AND record_id IN
-                (
-                    SELECT record_id FROM labels
-                    WHERE model = {model:String}
-                      AND ingested_at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')
-                )
-          )"""
+    if ingested_since_ms is not None:
+        interval = _find_labelled_interval(ch, model, size_ms, origin_ms, start_ms, end_ms, ingested_since_ms)
+        if interval is None:
+            return []
+        start_ms, end_ms = interval
     rows = ch.query(
-        f"""
+        """
         SELECT p.window_start_ms, p.model_version, count(), countIf(l.stamp > 0), sum(l.stamp)
         FROM
         (
             SELECT record_id, model_version,
-                   toUnixTimestamp64Milli(ts)
-                       - positiveModulo(toUnixTimestamp64Milli(ts) - {{origin:Int64}}, {{size:Int64}})
+                   intDiv(toUnixTimestamp64Milli(ts) - {origin:Int64}, {size:Int64}) * {size:Int64} + {origin:Int64}
                        AS window_start_ms
             FROM predictions FINAL
-            WHERE model = {{model:String}}
-              AND ts >= fromUnixTimestamp64Milli({{start:Int64}}, 'UTC')
-              AND ts < fromUnixTimestamp64Milli({{end:Int64}}, 'UTC')
-              {affected if ingested_since_ms is not None else ""}
+            WHERE model = {model:String}
+              AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')
+              AND ts < fromUnixTimestamp64Milli({end:Int64}, 'UTC')
         ) AS p
         LEFT JOIN
         (
-            SELECT record_id, offset + 1 AS stamp FROM labels FINAL WHERE model = {{model:String}}
+            SELECT record_id, offset + 1 AS stamp FROM labels FINAL
+            WHERE model = {model:String} AND record_id IN
+            (
+                SELECT record_id FROM predictions
+                WHERE model = {model:String}
+                  AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')
+                  AND ts < fromUnixTimestamp64Milli({end:Int64}, 'UTC')
+            )
         ) AS l ON l.record_id = p.record_id
         GROUP BY p.window_start_ms, p.model_version
         ORDER BY p.window_start_ms, p.model_version
-        """,  # noqa: S608 - the only insertion is a constant of this function
+        """,
+        {"model": model, "size": size_ms, "origin": origin_ms, "start": start_ms, "end": end_ms},
+    )
+    return [LabelCount(int(start), version, *(int(each) for each in counts)) for start, version, *counts in rows]
+
+
+def _find_labelled_interval(
+    ch: ClickHouse, model: str, size_ms: int, origin_ms: int, start_ms: int, end_ms: int, ingested_since_ms: int
+) -> tuple[int, int] | None:
+    """Return the interval of whole windows, within [start, end), that labels stored since then belong to."""
+    ((count, first, last),) = ch.query(
+        """
+        SELECT count(), min(window_start_ms), max(window_start_ms)
+        FROM
+        (
+            SELECT intDiv(toUnixTimestamp64Milli(ts) - {origin:Int64}, {size:Int64}) * {size:Int64} + {origin:Int64}
+                AS window_start_ms
+            FROM predictions
+            WHERE model = {model:String}
+              AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')
+              AND ts < fromUnixTimestamp64Milli({end:Int64}, 'UTC')
+              AND record_id IN
+              (
+                  SELECT record_id FROM labels
+                  WHERE model = {model:String}
+                    AND ingested_at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')
+              )
+        )
+        SETTINGS final = 0
+        """,
         {
             "model": model,
             "size": size_ms,
             "origin": origin_ms,
             "start": start_ms,
             "end": end_ms,
-            "since": ingested_since_ms or 0,
+            "since": ingested_since_ms,
         },
     )
-    return [LabelCount(int(start), version, *(int(each) for each in counts)) for start, version, *counts in rows]
+    return (int(first), int(last) + size_ms) if count else None
 
 
 def read_last_label_at(ch: ClickHouse, model: str) -> int | None:
