@@ -107,8 +107,12 @@ WITH
         SELECT
             d.model AS model,
             max(d.window_end) AS drift_window_end,
-            uniqExactIf(d.feature, d.value >= d.threshold AND d.feature NOT IN ('', 'score', 'prediction'))
-                AS num_drifted_features
+            -- Uncalibrated drift has no status of its own: its distance (or its p-value) says it.
+            uniqExactIf(
+                d.feature,
+                (d.status = 'alert' OR (d.status = 'uncalibrated' AND ifNull(d.p_value <= d.alpha, d.value >= d.threshold)))
+                AND d.feature NOT IN ('', 'score', 'prediction')
+            ) AS num_drifted_features
         FROM drift_now AS d
         WHERE d.segment = ''
         GROUP BY model

@@ -122,13 +122,15 @@ def test_health_is_the_champions_in_its_last_window(ch: ClickHouse) -> None:
         _measure(ch, 0, value=value, **performance)
         _measure(ch, 1, value=value - 0.01, lower=0.9, **performance)
     _measure(ch, 1, value=0.3, feature="amount", status="alert")
+    _measure(ch, 1, value=0.2, threshold=0.1, feature="age", status="uncalibrated")
+    _measure(ch, 1, value=0.05, threshold=0.1, feature="country", status="uncalibrated")
     _alert(ch, "a", "firing", 1)
     ((champion, version, start, realized, lower, drifted, alerts, severity, health),) = ch.query(
         "SELECT champion, model_version, window_start, realized, lower, num_drifted_features, num_open_alerts, "
         "worst_severity, health FROM model_health"
     )
     assert (champion, version, start, realized, lower) == ("1", "1", DAY + HOUR, 0.96, 0.9)
-    assert (drifted, alerts, severity, health) == (1, 1, "high", "harmed")
+    assert (drifted, alerts, severity, health) == (2, 1, "high", "harmed")
 
 
 def test_lineage_leads_from_the_data_to_the_role(ch: ClickHouse) -> None:
