@@ -3,7 +3,7 @@ FROM python:3.11-slim
 
 WORKDIR /opt/driftloop
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 DO_NOT_TRACK=1
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml hatch_build.py constraints.txt README.md LICENSE ./
 COPY schemas schemas
 COPY measures measures
 COPY store store

@@ -1,0 +1,64 @@
+"""The compiled kernels: work on every event that would cost a pass of NumPy for each step, or Python objects.
+
+C sources stand beside this file, one idea each; `hatch_build.py` builds them. They know nothing of Python: arrays go in
+by address, and are the caller's. Each kernel is declared here and wrapped in the module that owns its idea. ctypes lets
+go of the interpreter's lock while one runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from schemas.errors import ConfigurationError
+
+_FOLDER = Path(__file__).parent
+_REMEDY = "Build them with `python hatch_build.py` in the repository, or install driftloop again"
+
+_POINTER = ctypes.c_void_p
+_COUNT = ctypes.c_int64
+
+_KERNELS: dict[str, tuple[Any, list[Any]]] = {
+    # buffer, start, length, n, seeds, out: uint64[n]
+    "hash_texts": (None, [_POINTER, _POINTER, _POINTER, _COUNT, _POINTER, _POINTER]),
+    # buffer, start, length, n, codes: int32[n], first: int64[n] -> number of distinct texts, or -1: no memory
+    "factorize_texts": (_COUNT, [_POINTER, _POINTER, _POINTER, _COUNT, _POINTER, _POINTER]),
+    # buffer, start, length, n, ends: int64[n + 1], out
+    "gather_texts": (None, [_POINTER, _POINTER, _POINTER, _COUNT, _POINTER, _POINTER]),
+}
+
+
+def _load() -> ctypes.CDLL:
+    path = _FOLDER / "kernels.so"
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ConfigurationError(f"the compiled kernels cannot be loaded: {error}", remedy=_REMEDY) from error
+    library.sources_hash.restype = ctypes.c_char_p
+    sources = sorted([*_FOLDER.glob("*.c"), *_FOLDER.glob("*.h")])
+    if sources and library.sources_hash().decode() != _hash(sources):
+        raise ConfigurationError("the compiled kernels are of other sources than those beside them", remedy=_REMEDY)
+    for name, (result, arguments) in _KERNELS.items():
+        kernel = getattr(library, name)
+        kernel.restype, kernel.argtypes = result, arguments
+    return library
+
+
+def _hash(sources: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sources:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def address(array: npt.NDArray[Any]) -> int:
+    """Give where a contiguous array begins; keep the array alive while a kernel runs."""
+    assert array.flags.c_contiguous
+    return array.ctypes.data
+
+
+kernels = _load()

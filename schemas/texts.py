@@ -1,0 +1,164 @@
+"""Columns of texts without an object per text: slices of one buffer, which become Python texts where somebody asks.
+
+To whoever does not care a `TextColumn` is a sequence of `str | None`, like the lists that it stands beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from xxhash import xxh3_64_intdigest
+
+from schemas.native import address, kernels
+
+Ints = npt.NDArray[np.int64]
+Lengths = npt.NDArray[np.int32]
+Bytes = npt.NDArray[np.uint8]
+
+NULL_LENGTH = -1
+
+# What the kernel takes; the library hashes longer ones.
+_HASHED_LENGTH_MAX = 240
+
+
+class TextColumn(Sequence[str | None]):
+    """`buffer` uint8[bytes] in UTF-8; text i is `buffer[start[i] : start[i] + length[i]]`, null where length is -1."""
+
+    __slots__ = ("_factors", "buffer", "length", "start")
+
+    def __init__(self, buffer: Bytes, start: Ints, length: Lengths) -> None:
+        self.buffer = buffer
+        self.start = start
+        self.length = length
+        self._factors: tuple[npt.NDArray[np.int32], list[str]] | None = None
+
+    @classmethod
+    def of(cls, texts: Sequence[str | None]) -> TextColumn:
+        """Make a column of Python texts."""
+        if isinstance(texts, TextColumn):
+            return texts
+        return cls.of_arrow(pa.array(texts, pa.large_string()))
+
+    @classmethod
+    def of_arrow(cls, array: pa.Array) -> TextColumn:
+        """Make a column of an Arrow array of strings or large strings, sharing its buffers."""
+        width = np.dtype(np.int64 if pa.types.is_large_string(array.type) else np.int32)
+        _, ends_buffer, data = array.buffers()
+        size = len(array)
+        if not size:
+            return cls(np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.int32))
+        ends = np.frombuffer(ends_buffer, width, size + 1, array.offset * width.itemsize).astype(np.int64)
+        length = np.diff(ends).astype(np.int32)
+        if array.null_count:
+            length[array.is_null().to_numpy(zero_copy_only=False)] = NULL_LENGTH
+        buffer = np.frombuffer(data, np.uint8) if data is not None and data.size else np.empty(0, np.uint8)
+        return cls(buffer, ends[:-1], length)
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+    @overload
+    def __getitem__(self, index: int) -> str | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> TextColumn: ...
+    def __getitem__(self, index: int | slice) -> str | TextColumn | None:
+        if isinstance(index, slice):
+            return TextColumn(self.buffer, self.start[index], self.length[index])
+        length = int(self.length[index])
+        if length == NULL_LENGTH:
+            return None
+        start = int(self.start[index])
+        return self.buffer[start : start + length].tobytes().decode()
+
+    def __iter__(self) -> Iterator[str | None]:
+        return iter(self.tolist())
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to any sequence of the same texts."""
+        return isinstance(other, Sequence) and not isinstance(other, str) and self.tolist() == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"TextColumn.of({self.tolist()!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TextColumn.of, (self.tolist(),)
+
+    @property
+    def is_null(self) -> npt.NDArray[np.bool_]:
+        """Which are null: bool[n]."""
+        null: npt.NDArray[np.bool_] = self.length == NULL_LENGTH
+        return null
+
+    def take(self, positions: npt.NDArray[Any]) -> TextColumn:
+        """Give the texts at these positions, in that order."""
+        return TextColumn(self.buffer, self.start[positions], self.length[positions])
+
+    def tolist(self) -> list[str | None]:
+        """Give them as Python texts."""
+        # Not to_pylist, which makes an Arrow scalar of each first and takes ten times as long.
+        return self.to_arrow().to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
+
+    def to_arrow(self) -> pa.Array:
+        """Give them as an Arrow array of large strings."""
+        ends = np.zeros(len(self) + 1, np.int64)
+        np.cumsum(np.maximum(self.length, 0), out=ends[1:])
+        data = np.empty(int(ends[-1]), np.uint8)
+        start, length = np.ascontiguousarray(self.start), np.ascontiguousarray(self.length)
+        kernels.gather_texts(
+            address(self.buffer), address(start), address(length), len(self), address(ends), address(data)
+        )
+        is_null = self.is_null
+        validity = pa.py_buffer(np.packbits(~is_null, bitorder="little")) if is_null.any() else None
+        return pa.Array.from_buffers(pa.large_string(), len(self), [validity, pa.py_buffer(ends), pa.py_buffer(data)])
+
+    def factorize(self) -> tuple[npt.NDArray[np.int32], list[str]]:
+        """Number the texts in the order of first appearance: int32[n], -1 where null, and the distinct texts."""
+        if self._factors is None:
+            codes, first = np.empty(len(self), np.int32), np.empty(len(self), np.int64)
+            start, length = np.ascontiguousarray(self.start), np.ascontiguousarray(self.length)
+            num_distinct = kernels.factorize_texts(
+                address(self.buffer), address(start), address(length), len(self), address(codes), address(first)
+            )
+            if num_distinct < 0:
+                raise MemoryError("no memory to number texts")
+            distinct = self.take(first[:num_distinct]).tolist()
+            self._factors = codes, distinct  # type: ignore[assignment]
+        assert self._factors is not None
+        return self._factors
+
+    def hash(self, seeds: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        """Hash each text in UTF-8 by xxh3_64 with its seed (uint64[n]); there must be no nulls."""
+        hashes = np.empty(len(self), np.uint64)
+        start, length = np.ascontiguousarray(self.start), np.ascontiguousarray(self.length)
+        assert len(seeds) == len(self)
+        kernels.hash_texts(
+            address(self.buffer), address(start), address(length), len(self),
+            address(np.ascontiguousarray(seeds)), address(hashes),
+        )  # fmt: skip
+        for position in np.flatnonzero(length > _HASHED_LENGTH_MAX).tolist():
+            text = self.buffer[start[position] : start[position] + length[position]].tobytes()
+            hashes[position] = xxh3_64_intdigest(text, int(seeds[position]))
+        return hashes
+
+
+def join_texts(columns: Sequence[TextColumn]) -> TextColumn:
+    """Give the texts of several columns one after the other."""
+    if len(columns) == 1:
+        return columns[0]
+    sizes = np.cumsum([0, *(len(column.buffer) for column in columns)])
+    return TextColumn(
+        np.concatenate([column.buffer for column in columns]),
+        np.concatenate([column.start + size for column, size in zip(columns, sizes[:-1].tolist(), strict=True)]),
+        np.concatenate([column.length for column in columns]),
+    )
+
+
+def no_texts(size: int) -> TextColumn:
+    """Give a column of nulls."""
+    return TextColumn(np.empty(0, np.uint8), np.zeros(size, np.int64), np.full(size, NULL_LENGTH, np.int32))

@@ -1,0 +1,49 @@
+"""Columns of texts behave like lists of texts, and their hashes are the library's."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from xxhash import xxh3_64_intdigest
+
+from schemas.texts import TextColumn, join_texts, no_texts
+
+TEXTS = st.lists(st.none() | st.text(max_size=20) | st.sampled_from(["DE", "FR", "", "é"]), max_size=60)
+
+
+@settings(deadline=None)
+@given(TEXTS, TEXTS, st.data())
+def test_a_column_is_like_a_list(first: list[str | None], second: list[str | None], data: st.DataObject) -> None:
+    column = TextColumn.of(first)
+    assert column.tolist() == first
+    assert column == first
+    assert list(column) == [column[position] for position in range(len(first))]
+    assert join_texts([column, no_texts(2), TextColumn.of(second)]) == [*first, None, None, *second]
+    positions = data.draw(st.lists(st.integers(0, len(first) - 1), max_size=30)) if first else []
+    taken = column.take(np.array(positions, np.int64))
+    assert taken == [first[position] for position in positions]
+    codes, distinct = taken.factorize()
+    assert distinct == list(dict.fromkeys(text for text in taken if text is not None))
+    assert [None if code < 0 else distinct[code] for code in codes.tolist()] == taken.tolist()
+
+
+def test_many_distinct_texts_are_numbered() -> None:
+    texts = [f"r{number % 5000}" for number in range(12_000)]
+    codes, distinct = TextColumn.of(texts).factorize()
+    assert [distinct[code] for code in codes.tolist()] == texts
+    assert len(distinct) == 5000
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.text(max_size=300), st.integers(0, 2**64 - 1)), max_size=30))
+def test_hashes_are_the_librarys(pairs: list[tuple[str, int]]) -> None:
+    seeds = np.array([seed for _, seed in pairs], np.uint64)
+    hashes = TextColumn.of([text for text, _ in pairs]).hash(seeds)
+    assert hashes.tolist() == [xxh3_64_intdigest(text.encode(), seed) for text, seed in pairs]
+
+
+def test_a_hash_of_every_length_is_the_librarys() -> None:
+    texts = ["".join(chr(33 + (place * 7) % 90) for place in range(length)) for length in range(400)]
+    hashes = TextColumn.of(texts).hash(np.full(len(texts), 2**63 + 12345, np.uint64))
+    assert hashes.tolist() == [xxh3_64_intdigest(text.encode(), 2**63 + 12345) for text in texts]
