@@ -6,8 +6,6 @@ Rows go straight into the store, as the sink would have written them; requests, 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ import numpy as np
 from schemas.catalogue import PublishedSpec, encode_published
 from schemas.clock import SystemClock
 from schemas.columns import EventColumns
-from schemas.connections import ClickHouseConnection, KafkaConnection, Runtime, TopicNames
+from schemas.connections import ClickHouseConnection, Runtime
 from schemas.declarations import (
     FeatureSpec,
     ModelSpec,
@@ -35,8 +33,8 @@ from store.events import insert_events
 from store.log import Producer, apply_topics
 from store.measurements import insert_measurements
 from store.migrations import migrate
+from tests.role_process import make_runtime
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 SIZE_MS = 1_000_000
 START_MS = 1_767_000_000_000
 ROWS = 1_500
@@ -54,15 +52,7 @@ class World:
 
     @classmethod
     def make(cls, bootstrap: str, clickhouse_url: str, name: str, folder: Path) -> World:
-        runtime = Runtime(
-            kafka=KafkaConnection(bootstrap),
-            clickhouse=ClickHouseConnection(clickhouse_url, database=name),
-            topics=TopicNames(prefix=f"{name}-"),
-            artifacts=str(folder / "artifacts"),
-            data=str(folder),
-            privacy_key=b"test",
-            num_partitions=2,
-        )
+        runtime = make_runtime(bootstrap, clickhouse_url, name, folder, num_partitions=2)
         apply_topics(runtime.kafka, runtime.topics, runtime.num_partitions)
         server = ClickHouse(ClickHouseConnection(clickhouse_url, database="default"))
         server.command(f"CREATE DATABASE IF NOT EXISTS {name} ENGINE = Atomic")
@@ -222,74 +212,9 @@ def make_rows(number: int) -> Rows:
     )
 
 
-class RetrainRole:
-    """The trainer or the scorer as a process that can be killed: `python -m tests.retraining ROLE RUNTIME-JSON`."""
-
-    def __init__(self, role: str, runtime: Runtime, log_path: Path) -> None:
-        self.log_path = log_path
-        settings = {
-            "kafka": runtime.kafka.bootstrap_servers,
-            "clickhouse": runtime.clickhouse.url,
-            "name": runtime.clickhouse.database,
-            "folder": runtime.data,
-        }
-        with log_path.open("a") as log:
-            command = [sys.executable, "-m", "tests.retraining", role, json.dumps(settings)]
-            self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
-
-    @property
-    def log(self) -> str:
-        return self.log_path.read_text()
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(10)
-
-    def stop(self, timeout_s: float = 10) -> int:
-        """SIGTERM; returns the exit status."""
-        self.process.terminate()
-        try:
-            return self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise
-
-
 def wait_until(is_true: Callable[[], bool], timeout_s: float, what: str) -> None:
     """Poll until true; AssertionError naming what did not come."""
     deadline_s = time.monotonic() + timeout_s
     while not is_true():
         assert time.monotonic() < deadline_s, f"waited {timeout_s} s for {what}"
         time.sleep(0.05)
-
-
-def main() -> None:
-    import logging
-    import signal
-    import threading
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    role, settings = sys.argv[1], json.loads(sys.argv[2])
-    runtime = Runtime(
-        kafka=KafkaConnection(settings["kafka"]),
-        clickhouse=ClickHouseConnection(settings["clickhouse"], database=settings["name"]),
-        topics=TopicNames(prefix=f"{settings['name']}-"),
-        artifacts=str(Path(settings["folder"]) / "artifacts"),
-        data=settings["folder"],
-        privacy_key=b"test",
-        num_partitions=2,
-    )
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    if role == "train":
-        from retrain.trainer import Trainer
-
-        Trainer(runtime).run(stop)
-    else:
-        from retrain.scorer import Scorer
-
-        Scorer(runtime).run(stop)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,24 +1,30 @@
-"""A role as a process of its own, so that tests can kill it: `python -m tests.role_process ROLE RUNTIME-JSON`."""
+"""A role as a process of its own, started as `driftloop up` starts it, so that tests can kill it."""
 
-import importlib
-import json
-import logging
+import os
 import signal
 import subprocess
 import sys
-import threading
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from driftloop.settings import format_clickhouse_url, format_kafka_options
 from schemas.connections import ClickHouseConnection, KafkaConnection, Runtime, TopicNames
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-ROLES = {"sink": ("consumers.sink", "Sink"), "notify": ("consumers.notify", "Notifier")}
 
 
-def make_runtime(bootstrap: str, clickhouse_url: str, name: str, folder: Path, num_partitions: int = 4) -> Runtime:
+def make_runtime(
+    bootstrap: str,
+    clickhouse_url: str,
+    name: str,
+    folder: Path,
+    num_partitions: int = 4,
+    options: Mapping[str, str] | None = None,
+) -> Runtime:
     """Surroundings of one test on shared servers: `name` is its database and the prefix of its topics."""
     return Runtime(
-        kafka=KafkaConnection(bootstrap),
+        kafka=KafkaConnection(bootstrap, dict(options or {})),
         clickhouse=ClickHouseConnection(clickhouse_url, database=name),
         topics=TopicNames(prefix=f"{name}-"),
         artifacts=str(folder / "artifacts"),
@@ -29,33 +35,43 @@ def make_runtime(bootstrap: str, clickhouse_url: str, name: str, folder: Path, n
 
 
 class RoleProcess:
-    """One role, started with a runtime; what it logs goes to `log_path`."""
+    """One worker of a role, in a process group of its own; `worker` is its unique name, its output is in `log_path`."""
 
-    def __init__(self, role: str, runtime: Runtime, log_path: Path) -> None:
+    def __init__(self, role: str, runtime: Runtime, log_path: Path, worker: str = "") -> None:
         self.log_path = log_path
-        settings = {
-            "kafka": runtime.kafka.bootstrap_servers,
-            "clickhouse": runtime.clickhouse.url,
-            "name": runtime.clickhouse.database,
-            "folder": runtime.data,
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("DRIFTLOOP_")}
+        environment |= {
+            "DRIFTLOOP_DATA": runtime.data,
+            "DRIFTLOOP_KAFKA_BOOTSTRAP_SERVERS": runtime.kafka.bootstrap_servers,
+            "DRIFTLOOP_CLICKHOUSE_URL": format_clickhouse_url(runtime.clickhouse),
+            "DRIFTLOOP_TOPIC_PREFIX": runtime.topics.prefix,
+            "DRIFTLOOP_PARTITIONS": str(runtime.num_partitions),
+            "DRIFTLOOP_ARTIFACTS": runtime.artifacts,
+            "DRIFTLOOP_PRIVACY_KEY": runtime.privacy_key.decode(),
+            "DO_NOT_TRACK": "1",
+            "PYTHONUNBUFFERED": "1",
         }
         with log_path.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.role_process", role, json.dumps(settings)],
+                [sys.executable, "-m", "driftloop.roles", role, *(["--worker", worker] if worker else [])],
                 cwd=REPOSITORY,
+                env=environment | format_kafka_options(runtime.kafka),
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
 
     @property
     def log(self) -> str:
-        return self.log_path.read_text()
+        return self.log_path.read_text(errors="replace")
 
     def kill(self) -> None:
-        self.process.kill()
+        """SIGKILL for the process and all that it started, as when a container ends."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
 
-    def stop(self, timeout_s: float = 10) -> int:
+    def stop(self, timeout_s: float = 15) -> int:
         """End it with SIGTERM and give its exit status."""
         self.process.terminate()
         try:
@@ -63,17 +79,3 @@ class RoleProcess:
         except subprocess.TimeoutExpired:
             self.kill()
             raise
-
-
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    role, settings = sys.argv[1], json.loads(sys.argv[2])
-    runtime = make_runtime(settings["kafka"], settings["clickhouse"], settings["name"], Path(settings["folder"]))
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    module, name = ROLES[role]
-    getattr(importlib.import_module(module), name)(runtime).run(stop)
-
-
-if __name__ == "__main__":
-    main()

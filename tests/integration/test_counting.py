@@ -35,7 +35,7 @@ from streams.app import name_job
 from streams.logic.summaries import Merged, merge_rows
 from tests.brokers import available_brokers, make_broker
 from tests.clickhouses import EmbeddedClickHouse
-from tests.monitor_process import MonitorProcess, make_runtime
+from tests.role_process import RoleProcess, make_runtime
 
 HOUR_MS = 3_600_000
 START_MS = 1_700_000_000_000 // HOUR_MS * HOUR_MS
@@ -47,17 +47,16 @@ WAIT_S = 240
 
 @dataclass
 class Surroundings:
-    """Servers, and what the monitor processes of one test are told."""
+    """Servers, and the monitor processes of one test."""
 
     runtime: Runtime
-    settings: dict[str, object]
     store: ClickHouse
     clickhouse: EmbeddedClickHouse
     folder: Path
-    monitors: list[MonitorProcess]
+    monitors: list[RoleProcess]
 
-    def start_monitor(self, worker: str = "monitor-1") -> MonitorProcess:
-        monitor = MonitorProcess(self.settings, worker, self.folder / f"{worker}.log")
+    def start_monitor(self, worker: str = "monitor-1") -> RoleProcess:
+        monitor = RoleProcess("monitor", self.runtime, self.folder / f"{worker}.log", worker)
         self.monitors.append(monitor)
         return monitor
 
@@ -85,18 +84,15 @@ class Surroundings:
 def surroundings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Surroundings]:
     broker = make_broker(request.param, tmp_path / "broker")
     clickhouse = EmbeddedClickHouse(tmp_path / "clickhouse")
-    monitors: list[MonitorProcess] = []
+    monitors: list[RoleProcess] = []
     broker.start()
     try:
         clickhouse.start()
-        settings: dict[str, object] = {
-            "kafka": broker.bootstrap, "clickhouse": clickhouse.url, "name": "t", "folder": str(tmp_path)
-        }  # fmt: skip
-        runtime = make_runtime(settings)
+        runtime = make_runtime(broker.bootstrap, clickhouse.url, "t", tmp_path)
         store = ClickHouse(runtime.clickhouse)
         migrate(store)
         apply_topics(runtime.kafka, runtime.topics, runtime.num_partitions)
-        yield Surroundings(runtime, settings, store, clickhouse, tmp_path, monitors)
+        yield Surroundings(runtime, store, clickhouse, tmp_path, monitors)
         store.close()
     finally:
         for monitor in monitors:

@@ -18,7 +18,8 @@ from store.reference import read_reference
 from store.versions import read_version
 from tests.brokers import available_brokers, make_broker
 from tests.clickhouses import EmbeddedClickHouse
-from tests.retraining import ROWS, SIZE_MS, START_MS, RetrainRole, World, make_rows, wait_until
+from tests.retraining import ROWS, SIZE_MS, START_MS, World, make_rows, wait_until
+from tests.role_process import RoleProcess
 
 # Two trainings and several processes with torch in them; a busy machine takes minutes.
 pytestmark = pytest.mark.timeout(900)
@@ -53,10 +54,10 @@ def world(bootstrap: str, clickhouse_url: str, tmp_path: Path) -> Iterator[World
 @pytest.fixture
 def start(world: World, tmp_path: Path) -> Iterator[object]:
     """Starts a role; what still runs at the end is stopped, and must end in order."""
-    running: list[RetrainRole] = []
+    running: list[RoleProcess] = []
 
-    def begin(role: str) -> RetrainRole:
-        running.append(RetrainRole(role, world.runtime, tmp_path / f"{role}-{len(running)}.log"))
+    def begin(role: str) -> RoleProcess:
+        running.append(RoleProcess(role, world.runtime, tmp_path / f"{role}-{len(running)}.log"))
         return running[-1]
 
     yield begin

@@ -14,7 +14,7 @@ from store.summaries import read_markers
 from streams.app import name_job
 from tests.brokers import ApacheKafka, find_kafka_home
 from tests.clickhouses import EmbeddedClickHouse
-from tests.monitor_process import MonitorProcess, make_runtime
+from tests.role_process import RoleProcess, make_runtime
 
 WAIT_S = 240
 
@@ -32,18 +32,14 @@ def test_the_monitor_reads_with_a_password(tmp_path: Path) -> None:
         "sasl.password": "secret",
     }  # fmt: skip
     broker.start()
-    monitor: MonitorProcess | None = None
+    monitor: RoleProcess | None = None
     try:
         clickhouse.start()
-        settings: dict[str, object] = {
-            "kafka": broker.bootstrap, "clickhouse": clickhouse.url, "name": "t", "folder": str(tmp_path),
-            "options": options,
-        }  # fmt: skip
-        runtime = make_runtime(settings)
+        runtime = make_runtime(broker.bootstrap, clickhouse.url, "t", tmp_path, options=options)
         store = ClickHouse(runtime.clickhouse)
         migrate(store)
         apply_topics(runtime.kafka, runtime.topics, runtime.num_partitions)
-        monitor = MonitorProcess(settings, "monitor-1", tmp_path / "monitor.log")
+        monitor = RoleProcess("monitor", runtime, tmp_path / "monitor.log", "monitor-1")
         deadline_s = time.monotonic() + WAIT_S
         while sum(marker.at_end_at > 0 for marker in read_markers(store, name_job(runtime))) < 12:
             assert time.monotonic() < deadline_s, monitor.log[-3000:]
