@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bench.results import Result, compare
-from measures.drift import AUTO, Kind, measure_distance, warm_up
+from measures.drift import AUTO, Kind, measure_distance
 
 NUM_NUMBERS, NUM_CATEGORIES = 20, 5
 DIFFERENCE_MAX = 1e-12
@@ -70,7 +70,6 @@ def time_call(call: Callable[[], dict[str, float]]) -> tuple[dict[str, float], f
 def run(short: bool) -> list[Result]:
     num_rows = 50_000 if short else 100_000
     reference, current = make_frame(num_rows, 0.0, seed=1), make_frame(num_rows, 0.3, seed=2)
-    warm_up()
     tiny = reference.head(50)
     measure_directly(tiny, tiny)
     measure_by_preset(tiny, tiny)  # imports and first-call costs of both sides stay out of the figures

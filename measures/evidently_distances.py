@@ -1,8 +1,9 @@
 """Evidently's distances, called one at a time; the only module that imports Evidently.
 
-It imports Evidently inside a function, because that takes 3–10 s and 280 MB: a process that never
-measures never pays. It must not use Evidently's presets or reports, whose rendering dominates
-their cost, nor its chi-square, G-test, Mann-Whitney, TVD and MMD, which are wrong or unstable.
+They are the definition of what `measures.distances` computes, and what tests and benchmarks hold it against. Nothing
+that measures windows calls them: importing Evidently takes 3-10 s and 280 MB, so it is imported inside a function.
+It must not use Evidently's presets or reports, whose rendering dominates their cost, nor its chi-square, G-test,
+Mann-Whitney, TVD and MMD, which are wrong or unstable.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a measuring process does: read one window's rows, measure, give rows back. It stores and judges nothing.
 
-Measuring is heavy (Evidently, sorting, joins) and runs in spawned processes, each with a ClickHouse client and the
+Measuring is heavy (reading, sorting, joins) and runs in spawned processes, each with a ClickHouse client and the
 references it has met. Results are pure functions of what is stored, so a process that dies is simply asked again.
 """
 
@@ -13,7 +13,6 @@ from typing import Literal, cast
 
 import numpy as np
 
-from measures import drift
 from measures.composition import MISSING, explain_composition
 from schemas.clock import SystemClock
 from schemas.connections import ClickHouseConnection
@@ -273,11 +272,10 @@ _measurer: WindowMeasurer | None = None
 
 
 def start_process(connection: ClickHouseConnection, privacy_key: bytes) -> None:
-    """Prepare a spawned process: a store client, and Evidently imported before the first window needs it."""
+    """Prepare a spawned process: a store client, and a memory of references."""
     global _measurer
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     _measurer = WindowMeasurer(connection, privacy_key)
-    drift.warm_up()
 
 
 def measure_window(task: WindowTask) -> Measured:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from measures.drift import measure_distance, warm_up
+from measures.drift import measure_distance
+from measures.evidently_distances import compute_distance, warm_up
 
 Sample = NDArray[Any]
 
@@ -33,6 +36,8 @@ def _numbers() -> dict[str, tuple[Sample, Sample]]:
         ),
         "small reference": (rng.normal(size=300), rng.normal(size=300)),
         "constant": (np.full(100, 3.0), np.full(50, 3.5)),
+        # Shares below 1e-4 change what PSI takes for an empty bin.
+        "rare bins": (rng.normal(size=30_000), rng.standard_t(3, size=900)),
     }
 
 
@@ -44,6 +49,7 @@ def _categories() -> dict[str, tuple[Sample, Sample]]:
         "many": (letters[rng.integers(0, 60, 2500)], letters[rng.integers(10, 60, 900)]),
         "strings of fixed width": (letters[rng.integers(0, 3, 500)].astype(str), letters[:3].astype(str)),
         "constant": (np.full(40, "a", dtype=object), np.full(30, "b", dtype=object)),
+        "rare": (letters[np.repeat([0, 1, 2], [20_000, 2, 1])], letters[np.repeat([0, 3], [30_000, 1])]),
     }
 
 
@@ -57,19 +63,95 @@ def _call_evidently(name: str, reference: Sample, current: Sample, feature_type:
 
 @pytest.mark.parametrize("method", ["wasserstein", "jensenshannon", "psi"])
 @pytest.mark.parametrize("case", _numbers())
-def test_numbers_equal_evidently_exactly(case: str, method: str) -> None:
-    reference, current = (np.sort(side) for side in _numbers()[case])
-    assert measure_distance(reference, current, "number", method).value == _call_evidently(
-        method, reference, current, "num"
-    )
+def test_numbers_equal_evidently(case: str, method: str) -> None:
+    reference, current = _numbers()[case]
+    expected = _call_evidently(method, reference, current, "num")
+    assert measure_distance(reference, current, "number", method).value == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("method", ["jensenshannon", "psi"])
 @pytest.mark.parametrize("case", _categories())
-def test_categories_equal_evidently_but_for_the_order_of_its_sums(case: str, method: str) -> None:
+def test_categories_equal_evidently(case: str, method: str) -> None:
     reference, current = _categories()[case]
     expected = _call_evidently(method, reference, current, "cat")
     assert measure_distance(reference, current, "category", method).value == pytest.approx(expected, rel=1e-12)
+
+
+def _draw_numbers(rng: np.random.Generator) -> Sample:
+    """A column of any of the shapes that columns have, or a mixture of two of them."""
+    num_rows = int(rng.choice([1, 2, 3, 7, 30, 200, 1500]))
+    shapes: list[Callable[[], Sample]] = [
+        lambda: rng.normal(rng.normal(), rng.exponential(), num_rows),
+        lambda: rng.standard_cauchy(num_rows) * 10.0 ** rng.integers(-3, 6),
+        lambda: rng.integers(0, rng.integers(1, 60), num_rows).astype(float),
+        lambda: np.round(rng.normal(size=num_rows), 1),
+        lambda: rng.exponential(size=num_rows) * (rng.random(num_rows) < 0.1),
+        lambda: np.full(num_rows, float(rng.choice([0.0, -0.0, 3.5, 1e300, -1e-300]))),
+        lambda: rng.normal(rng.choice([0.0, 1e4, -1e9]), 1e-3, num_rows),
+        lambda: np.array([*rng.normal(size=num_rows - 1), 1e12 * rng.normal()]),
+    ]
+    values = shapes[rng.integers(len(shapes))]()
+    other = shapes[rng.integers(len(shapes))]()
+    mixed = np.where(rng.random(num_rows) < rng.choice([0.0, 0.0, 0.5]), other, values)
+    mixed[rng.random(num_rows) < rng.choice([0.0, 0.1, 0.7])] = rng.choice([np.nan, np.inf, -np.inf])
+    return mixed
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_numbers_of_any_shape_equal_evidently(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    reference, current = _draw_numbers(rng), _draw_numbers(rng)
+    known, seen = (np.sort(side[np.isfinite(side)]) for side in (reference, current))
+    for method in ("wasserstein", "jensenshannon", "psi"):
+        measured = measure_distance(reference, current, "number", method).value
+        if not len(known) or not len(seen):
+            assert math.isnan(measured)
+            continue
+        expected = compute_distance(method, known, seen, "number")
+        assert measured == pytest.approx(expected, rel=1e-11, abs=1e-12, nan_ok=True), method
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_categories_of_any_kind_equal_evidently(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    names = np.array([None, *(f"c{i}" for i in range(int(rng.choice([1, 2, 5, 40, 400]))))], dtype=object)
+    sides = []
+    for _ in range(2):
+        first, end = sorted(rng.integers(0, len(names) + 1, 2))
+        chosen = names[first : max(end, first + 1)] if first < len(names) else names
+        sides.append(chosen[rng.integers(0, len(chosen), int(rng.choice([1, 2, 10, 300, 3000])))])
+    reference, current = sides
+    known, seen = (side[side != None] for side in sides)  # noqa: E711 - element by element
+    for method in ("jensenshannon", "psi"):
+        measured = measure_distance(reference, current, "category", method).value
+        if not len(known) or not len(seen):
+            assert math.isnan(measured)
+            continue
+        expected = _call_evidently(method, known, seen, "cat")
+        assert measured == pytest.approx(expected, rel=1e-11, abs=1e-12), method
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.repeat(1.0 + np.arange(21) * np.finfo(float).eps, 40_000), "Too many bins"),
+        (np.linspace(-0.9, 0.9, 30) * np.finfo(float).max, "cannot convert float NaN"),
+    ],
+)
+def test_without_room_for_bins_numbers_are_compared_value_by_value(values: Sample, reason: str) -> None:
+    reference, current = values, values[: len(values) // 3]
+    for method in ("jensenshannon", "psi"):
+        with np.errstate(all="ignore"), pytest.raises(ValueError, match=reason):
+            _call_evidently(method, reference, current, "num")
+        expected = _call_evidently(method, reference, current, "cat")
+        assert measure_distance(reference, current, "number", method).value == pytest.approx(expected, rel=1e-12)
+
+
+def test_equal_samples_of_unequal_sizes_have_no_distance() -> None:
+    values = np.random.default_rng(3).normal(size=700)
+    for times in (1, 2, 7):
+        for method in ("wasserstein", "ks"):
+            assert measure_distance(values, np.repeat(values, times), "number", method).value == 0.0
 
 
 @pytest.mark.parametrize("case", ["shifted", "few values", "small reference"])
@@ -79,6 +161,18 @@ def test_ks_equals_evidently_and_carries_the_statistic(case: str) -> None:
     assert measured.p_value == _call_evidently("ks", reference, current, "num")
     assert measured.value == stats.ks_2samp(reference, current).statistic
     assert measured.drifted == (measured.p_value <= 0.05)
+
+
+@pytest.mark.parametrize("num_values", [3, 200, 1 << 40])
+def test_ks_of_many_rows_equals_scipy(num_values: int) -> None:
+    rng = np.random.default_rng(num_values)
+    reference = rng.integers(0, num_values, 12_000).astype(float)
+    for num_rows in (9_000, 12_000, 31_000):
+        current = np.floor(rng.integers(0, num_values, num_rows) * 0.97)
+        expected = stats.ks_2samp(reference, current)
+        measured = measure_distance(reference, current, "number", "ks")
+        assert measured.value == pytest.approx(expected.statistic, rel=1e-12)
+        assert measured.p_value == pytest.approx(expected.pvalue, rel=1e-9)
 
 
 def test_values_equal_evidently_s_public_report() -> None:
