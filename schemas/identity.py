@@ -10,23 +10,25 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
+from schemas.texts import TextColumn
+
 _SEPARATOR = "\x00"
 
 
-def hash_ids(model: str, record_ids: Sequence[str], versions: Sequence[str] | None) -> npt.NDArray[np.uint64]:
+def hash_ids(
+    model: str, record_ids: Sequence[str | None], versions: Sequence[str | None] | None
+) -> npt.NDArray[np.uint64]:
     """Hash the identities (model, record_id[, model_version]) to uint64[len(record_ids)], the same everywhere for ever.
 
     xxh3_64 of the record_id in UTF-8, seeded with the xxh3_64 of what is constant: the model, and for predictions the
     model, a zero byte and the version.
     """
+    texts = TextColumn.of(record_ids)
     if versions is None:
-        seed = xxh3_64_intdigest(model.encode())
-        return np.array([xxh3_64_intdigest(text.encode(), seed) for text in record_ids], dtype=np.uint64)
-    seeds = {version: xxh3_64_intdigest(f"{model}{_SEPARATOR}{version}".encode()) for version in set(versions)}
-    return np.array(
-        [xxh3_64_intdigest(text.encode(), seeds[version]) for text, version in zip(record_ids, versions, strict=True)],
-        dtype=np.uint64,
-    )
+        return texts.hash(np.full(len(texts), xxh3_64_intdigest(model.encode()), np.uint64))
+    codes, names = TextColumn.of(versions).factorize()
+    seeds = np.array([xxh3_64_intdigest(f"{model}{_SEPARATOR}{name}".encode()) for name in names], np.uint64)
+    return texts.hash(seeds[codes])
 
 
 def alert_id(model: str, rule: str, segment: str, first_window_start: int) -> str:

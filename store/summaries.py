@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from store.client import ClickHouse
 
-FORMAT = 1
+# 2: identities with the numbers of their events instead of offsets.
+FORMAT = 2
 
 # {model: {version: (watermark_ms, last_append_ms)}}, the lateness already subtracted; see `streams.logic.watermarks`.
 Watermarks = dict[str, dict[str, tuple[int, int]]]
@@ -39,12 +40,16 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """Everything of a partition below `next_offset` is durable; at `at_end_at` (epoch ms, 0: never) that was all."""
+    """Everything of a partition below `next_offset` is durable; at `at_end_at` (epoch ms, 0: never) that was all.
+
+    `next_ordinal` is how many events that is, by the numbers that identities are remembered with.
+    """
 
     place: Place
     next_offset: int
     watermarks: Watermarks
     at_end_at: int = 0
+    next_ordinal: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +72,14 @@ class SummaryRow:
 
 @dataclass(frozen=True, slots=True)
 class IdBlock:
-    """Identities in log order: `hashes` uint64[n] first came at `offsets` int64[n], and count until `expires_at`."""
+    """Identities in log order: `hashes` uint64[n], of events numbered `ordinals` int64[n], count until `expires_at`."""
 
     model: str
     model_version: str
     window_start: int
     expires_at: int
     hashes: npt.NDArray[np.uint64]
-    offsets: npt.NDArray[np.int64]
+    ordinals: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,18 +135,19 @@ def insert_ids(ch: ClickHouse, job: str, placed: Sequence[tuple[Place, IdBlock]]
         "model_version": pa.array([block.model_version for block in blocks], pa.string()),
         "window_start": pa.array([block.window_start for block in blocks], _INSTANT),
         "expires_at": pa.array([block.expires_at for block in blocks], _INSTANT),
-        "first_offset": pa.array([int(block.offsets.min()) for block in blocks], pa.uint64()),
-        "last_offset": pa.array([int(block.offsets.max()) for block in blocks], pa.uint64()),
+        "first_ordinal": pa.array([int(block.ordinals[0]) for block in blocks], pa.uint64()),
+        "last_ordinal": pa.array([int(block.ordinals[-1]) for block in blocks], pa.uint64()),
         "hashes": _lists([block.hashes for block in blocks]),
-        "offsets": _lists([block.offsets.astype(np.uint64) for block in blocks]),
+        "ordinals": _lists([block.ordinals.astype(np.uint64) for block in blocks]),
     }
-    ch.insert_arrow("seen_ids", pa.table(columns))
+    ch.insert_arrow("identities", pa.table(columns))
 
 
 def insert_markers(ch: ClickHouse, job: str, markers: Sequence[Marker]) -> None:
     """Insert markers; only after everything below them has been confirmed."""
     columns = _place_columns(job, [marker.place for marker in markers]) | {
         "next_offset": pa.array([marker.next_offset for marker in markers], pa.uint64()),
+        "next_ordinal": pa.array([marker.next_ordinal for marker in markers], pa.uint64()),
         "watermarks": pa.array([msgspec.json.encode(marker.watermarks).decode() for marker in markers], pa.string()),
         "at_end_at": pa.array([marker.at_end_at for marker in markers], _INSTANT),
         "format": pa.array([FORMAT] * len(markers), pa.uint16()),
@@ -153,7 +159,8 @@ def read_markers(ch: ClickHouse, job: str, topics: Iterable[str] | None = None) 
     """Give the newest marker of every partition of these topics, or of all."""
     rows = ch.query(
         """
-        SELECT topic, toString(topic_id), partition, next_offset, watermarks, toUnixTimestamp64Milli(at_end_at)
+        SELECT topic, toString(topic_id), partition, next_offset, watermarks, toUnixTimestamp64Milli(at_end_at),
+               next_ordinal
         FROM stage1_markers FINAL
         WHERE job = {job:String} AND format = {format:UInt16}
           AND ({any:Bool} OR topic IN {topics:Array(String)})
@@ -162,8 +169,8 @@ def read_markers(ch: ClickHouse, job: str, topics: Iterable[str] | None = None) 
         {"job": job, "any": topics is None, "topics": list(topics or ()), "format": FORMAT},
     )
     return [
-        Marker(Place(topic, topic_id, partition), next_offset, _WATERMARKS.decode(watermarks), at_end_at)
-        for topic, topic_id, partition, next_offset, watermarks, at_end_at in rows
+        Marker(Place(*row[:3]), next_offset, _WATERMARKS.decode(watermarks), at_end_at, next_ordinal)
+        for *row, next_offset, watermarks, at_end_at, next_ordinal in rows
     ]
 
 
@@ -207,13 +214,13 @@ def read_summaries(ch: ClickHouse, job: str, model: str, window_start: int) -> l
     )
 
 
-def load_partition(ch: ClickHouse, job: str, place: Place) -> StoredPartition:
-    """Read what a partition's new owner starts from."""
+def load_partition(ch: ClickHouse, job: str, place: Place, num_events_max: int) -> StoredPartition:
+    """Read what a partition's new owner starts from; identities of its last `num_events_max` events."""
     marker = next((m for m in read_markers(ch, job, [place.topic]) if m.place == place), None)
     summaries = _read_summaries(ch, _OF_PLACE, _place_parameters(job, place))
     if marker is None:
         return StoredPartition(None, summaries)
-    return StoredPartition(marker, summaries, _read_ids(ch, job, place, marker.next_offset))
+    return StoredPartition(marker, summaries, _read_ids(ch, job, place, marker.next_ordinal, num_events_max))
 
 
 def delete_windows(ch: ClickHouse, job: str, topic: str, model: str, model_version: str, before_ms: int) -> None:
@@ -229,15 +236,18 @@ def delete_windows(ch: ClickHouse, job: str, topic: str, model: str, model_versi
     )
 
 
-def delete_ids(ch: ClickHouse, job: str, place: Place, model: str, model_version: str, before_ms: int) -> None:
-    """Delete the identities of a partition that expired at or before `before_ms`."""
+def delete_ids(
+    ch: ClickHouse, job: str, place: Place, model: str, model_version: str, before_ms: int, before_ordinal: int
+) -> None:
+    """Delete the identities of a partition that expired at or before `before_ms` or came before `before_ordinal`."""
     ch.command(
         f"""
-        DELETE FROM seen_ids
+        DELETE FROM identities
         WHERE {_OF_PLACE} AND model = {{model:String}} AND model_version = {{model_version:String}}
-          AND expires_at <= fromUnixTimestamp64Milli({{before:Int64}}, 'UTC')
+          AND (expires_at <= fromUnixTimestamp64Milli({{before:Int64}}, 'UTC') OR last_ordinal < {{ordinal:UInt64}})
         """,  # noqa: S608 - only our own constants
-        _place_parameters(job, place) | {"model": model, "model_version": model_version, "before": before_ms},
+        _place_parameters(job, place)
+        | {"model": model, "model_version": model_version, "before": before_ms, "ordinal": max(0, before_ordinal)},
     )
 
 
@@ -249,7 +259,7 @@ def delete_other_lives(ch: ClickHouse, job: str, topic: str, topic_id: str) -> N
         other,
     )
     ch.command(
-        "DELETE FROM seen_ids WHERE job = {job:String} AND topic = {topic:String} AND topic_id != {id:UUID}", other
+        "DELETE FROM identities WHERE job = {job:String} AND topic = {topic:String} AND topic_id != {id:UUID}", other
     )
 
 
@@ -279,23 +289,24 @@ def _read_summaries(ch: ClickHouse, where: str, parameters: dict[str, Any]) -> l
     return [SummaryRow(Place(*row[:3]), *row[3:-1], state=base64.b64decode(row[-1])) for row in rows]  # type: ignore[misc]
 
 
-def _read_ids(ch: ClickHouse, job: str, place: Place, below: int) -> list[IdBlock]:
+def _read_ids(ch: ClickHouse, job: str, place: Place, below: int, num_events_max: int) -> list[IdBlock]:
     table = ch.query_arrow(
         f"""
         SELECT model, model_version, toUnixTimestamp64Milli(window_start) AS start,
-               toUnixTimestamp64Milli(expires_at) AS expires, hashes, offsets
-        FROM seen_ids WHERE {_OF_PLACE} AND first_offset < {{below:UInt64}}
+               toUnixTimestamp64Milli(expires_at) AS expires, hashes, ordinals
+        FROM identities
+        WHERE {_OF_PLACE} AND first_ordinal < {{below:UInt64}} AND last_ordinal >= {{from:UInt64}}
         """,  # noqa: S608 - only our own constants
-        _place_parameters(job, place) | {"below": below},
+        _place_parameters(job, place) | {"below": below, "from": max(0, below - num_events_max)},
     )
     blocks = []
-    hash_lists, offset_lists = (table[name].combine_chunks() for name in ("hashes", "offsets"))
+    hash_lists, ordinal_lists = (table[name].combine_chunks() for name in ("hashes", "ordinals"))
     names = [table[name].to_pylist() for name in ("model", "model_version", "start", "expires")]
     for index, (model, version, start, expires) in enumerate(zip(*names, strict=True)):
         hashes = hash_lists[index].values.to_numpy(zero_copy_only=False)
-        offsets = offset_lists[index].values.to_numpy(zero_copy_only=False).astype(np.int64)
-        known = offsets < below
-        blocks.append(IdBlock(model, version, start, expires, hashes[known], offsets[known]))
+        ordinals = ordinal_lists[index].values.to_numpy(zero_copy_only=False).astype(np.int64)
+        known = ordinals < below
+        blocks.append(IdBlock(model, version, start, expires, hashes[known], ordinals[known]))
     return blocks
 
 

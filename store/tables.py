@@ -6,6 +6,7 @@ from store.client import ClickHouse
 from store.migrations import Migration, load_migrations
 
 _CREATE = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+)\s*\(\n(.*?)\n\)\s*ENGINE", re.S)
+_DROP = re.compile(r"DROP TABLE IF EXISTS (\w+)")
 _ADD = re.compile(r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (.*)", re.S)
 _VIEW = re.compile(r"CREATE (?:OR REPLACE )?VIEW (?:IF NOT EXISTS )?(\w+)")
 _COLUMN = re.compile(r"(\w+)\s+(.*?)(?:\s+(?:DEFAULT|MATERIALIZED|CODEC|AFTER)\b.*)?$", re.S)
@@ -18,6 +19,8 @@ def declared_tables(migrations: list[Migration] | None = None) -> dict[str, dict
         for statement in migration.statements:
             if made := _CREATE.search(statement):
                 tables[made[1]] = dict(_column(text) for text in _split_columns(made[2]))
+            elif dropped := _DROP.match(statement):
+                tables.pop(dropped[1], None)
             elif added := _ADD.match(statement):
                 tables[added[1]].update([_column(added[2])])
     return tables

@@ -170,7 +170,7 @@ class Counting:
         """Find the message that cannot be counted; it becomes a dead letter, and the others count."""
         if len(batch) == 1:
             log.error("offset %d of %s cannot be counted", batch.offsets[0], owned.partition.place, exc_info=error)
-            delta = Delta(dead=[refuse_message(batch, error)], num_events=1)
+            delta = Delta(dead=[refuse_message(batch, error)], num_events=1, num_ordinals=1)
             self._advance(owned.partition, delta, int(batch.offsets[0]) + 1)
             return delta
         middle = len(batch) // 2

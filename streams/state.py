@@ -29,6 +29,7 @@ from store.summaries import (
     read_markers,
 )
 from store.windows import read_unmeasured
+from streams.logic.dedup import SEEN_EVENTS_MAX
 from streams.logic.partition import Partition, Snapshot
 from streams.logic.watermarks import list_sources
 
@@ -51,7 +52,9 @@ class StateStore:
 
     def load(self, place: Place, kind: Kind, start: int, catalogue: Catalogue) -> Partition:
         """Give a partition as the last true marker has it; `start` is the earliest offset of the log."""
-        return Partition.restore(place, kind, load_partition(self._store, self._job, place), start, catalogue)
+        return Partition.restore(
+            place, kind, load_partition(self._store, self._job, place, SEEN_EVENTS_MAX), start, catalogue
+        )
 
     def forget_other_lives(self, topic: str, topic_id: str) -> None:
         """Delete what belongs to a topic of that name that was deleted."""
@@ -76,7 +79,8 @@ class StateStore:
             for model in partition.watermarks.models():
                 for version in partition.watermarks.versions(model):
                     before_ms = partition.watermarks.get(model, version)
-                    delete_ids(self._store, self._job, partition.place, model, version, before_ms)
+                    before_ordinal = partition.next_ordinal - SEEN_EVENTS_MAX
+                    delete_ids(self._store, self._job, partition.place, model, version, before_ms, before_ordinal)
         for topic in {partition.place.topic for partition in owned if partition.place.partition == 0}:
             for (model, version), before_ms in self._find_expiries(topic, catalogue).items():
                 before_ms = min(before_ms, self._find_first_unmeasured(model, catalogue))

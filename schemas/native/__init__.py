@@ -29,6 +29,19 @@ _KERNELS: dict[str, tuple[Any, list[Any]]] = {
     "factorize_texts": (_COUNT, [_POINTER, _POINTER, _POINTER, _COUNT, _POINTER, _POINTER]),
     # buffer, start, length, n, ends: int64[n + 1], out
     "gather_texts": (None, [_POINTER, _POINTER, _POINTER, _COUNT, _POINTER, _POINTER]),
+    # layout, columns, codes, slots, outside, slot_begin, rows, group, n, counts, low, high, limbs
+    "count_rows": (None, [_POINTER] * 8 + [_COUNT] + [_POINTER] * 4),
+    # limbs, number of sums, words
+    "carry_sums": (None, [_POINTER, _COUNT, _POINTER]),
+    "identities_create": (_POINTER, []),
+    "identities_free": (None, [_POINTER]),
+    "identities_count": (_COUNT, [_POINTER]),
+    # table, hashes, expires_at, ordinals, n, watermark, now, age_max -> 0, or -1: no memory
+    "identities_add": (_COUNT, [_POINTER] * 4 + [_COUNT] * 4),
+    # table, hashes, expires_at, ordinals, watermark, n, age_max, is_new -> 0, or -1: no memory
+    "identities_find_new": (_COUNT, [_POINTER] * 5 + [_COUNT] * 2 + [_POINTER]),
+    # table, watermark, now, age_max -> 0, or -1: no memory
+    "identities_forget": (_COUNT, [_POINTER] + [_COUNT] * 3),
 }
 
 

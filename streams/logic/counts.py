@@ -1,157 +1,150 @@
-"""Counts a batch of events by group, in columns: no Python loop per event. Pure.
+"""Counts a batch of events by group, every row once, in a compiled kernel. Pure.
 
-Rows are coded once (which slot of the vector of counts each value falls into) and then counted under as many groupings
-as the spec has segments.
+Texts are numbered first, so that the kernel sees numbers only; what a number of a category means in the vector of
+counts is a small table. Groups are (window, value of one segment key); what they have in common is their sum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas.columns import EventColumns, Texts, format_numbers
-from streams.logic.exact_sums import Limbs, split_floats, sum_exactly
-from streams.logic.layouts import PREDICTION, SCORE, CategoryField, Layout, NumberField
+from schemas.columns import EventColumns, format_number
+from schemas.native import address, kernels
+from schemas.texts import TextColumn
+from streams.logic.exact_sums import NUM_LIMBS, read_sums
+from streams.logic.layouts import PREDICTION, SCORE, CategoryField, Layout
 from streams.logic.summaries import Summary
 
 Ints = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 
-# Squares of larger numbers would be infinite; their moments are meaningless anyway, their bins and extremes are right.
-_DEVIATION_MAX = 1e150
-
-# Comparing with 27 cuts one after the other vectorises, and takes a fifth of the time of a binary search per value.
-_CUTS_COMPARED_MAX = 60
-
-# Cells of one bincount (8 bytes each): 4 M are 32 MB. Beyond that only the groups that have rows are numbered.
-_CELLS_MAX = 4_000_000
+# What the sums of a batch may take at once (544 bytes each): beyond that the groups are counted in several goes.
+_LIMB_BYTES_MAX = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
+class CodedText:
+    """Texts by number: `codes` int32[n], -1 where null, and what the numbers mean."""
+
+    codes: Codes
+    distinct: list[str]
+
+    def map_to(self, numbers: dict[str, int], other: int) -> Codes:
+        """Give what each text is mapped to: int32[n]; nulls and texts that are not there give `other`."""
+        table = np.array([other, *(numbers.get(text, other) for text in self.distinct)], np.int32)
+        mapped: Codes = table[self.codes + 1]
+        return mapped
+
+
 class CodedRows:
-    """Rows ready to be counted: `slots` int64[columns, rows] into the vector of counts; its last slot is discarded."""
+    """The rows of a batch, ready to be counted for one layout; keeps alive what the kernel reads."""
 
-    layout: Layout
-    slots: Ints
-    values: Floats  # [numbers, rows]; NaN where null
-    limbs: Limbs | None
+    def __init__(self, layout: Layout, columns: EventColumns) -> None:
+        self.layout = layout
+        self._numbers = [_find_number(layout, columns, number.name) for number in layout.numbers]
+        coded = [_code_category(layout, columns, category) for category in layout.categories]
+        coded += [_code_presence(columns, presence.name) for presence in layout.presences]
+        self._codes = [each.codes for each in coded]
+        # Of each category one entry for null, then one for each number.
+        self._slot_begin = np.cumsum([0, *(len(each.distinct) + 1 for each in coded)])[:-1].astype(np.int64)
+        self._slots = np.empty(sum(len(each.distinct) + 1 for each in coded), np.int32)
+        self._outside = np.full(len(self._slots), -1, np.int32)
+        for begin, each, category in zip(self._slot_begin.tolist(), coded, layout.categories, strict=False):
+            self._place_category(begin, each, category)
+        for begin, presence in zip(self._slot_begin[len(layout.categories) :].tolist(), layout.presences, strict=True):
+            self._slots[begin : begin + 2] = presence.slot + 1, presence.slot
 
-    def take(self, rows: Ints) -> CodedRows:
-        """Give some of the rows."""
-        limbs = None if self.limbs is None else self.limbs.take(rows)
-        return CodedRows(self.layout, self.slots[:, rows], self.values[:, rows], limbs)
+    def _place_category(self, begin: int, coded: CodedText, category: CategoryField) -> None:
+        other = category.slot + len(category.values)
+        self._slots[begin] = category.slot + category.codes[None]
+        for position, text in enumerate(coded.distinct, begin + 1):
+            code = category.codes.get(text)
+            self._slots[position] = other if code is None else category.slot + code
+            if category.allowed is not None and text not in category.allowed:
+                self._outside[position] = other + 2
 
+    @cached_property
+    def _columns(self) -> npt.NDArray[np.uint64]:
+        return np.array([address(column) for column in self._numbers], np.uint64)
 
-def code_rows(layout: Layout, columns: EventColumns) -> CodedRows:
-    """Code all rows of a batch for one layout."""
-    size = columns.num_rows
-    slots: list[Ints] = []
-    values = np.full((len(layout.numbers), size), np.nan)
-    for index, number in enumerate(layout.numbers):
-        column = _number_column(layout, columns, number.name)
-        if column is not None:
-            values[index] = column
-        slots += _code_numbers(number, values[index], layout.num_slots)
-    for category in layout.categories:
-        slots += _code_texts(category, _text_column(layout, columns, category.name), layout.num_slots, size)
-    for presence in layout.presences:
-        texts = columns.texts.get(presence.name)
-        is_null = np.ones(size, np.bool_) if texts is None else np.fromiter((t is None for t in texts), np.bool_, size)
-        slots.append(presence.slot + is_null.astype(np.int64))
-    limbs = None
-    if layout.numbers:
-        centres = np.array([number.centre for number in layout.numbers])
-        deviation = np.clip(values - centres[:, None], -_DEVIATION_MAX, _DEVIATION_MAX)
-        limbs = split_floats(np.concatenate((deviation, deviation * deviation)))
-    stacked = np.stack(slots) if slots else np.empty((0, size), np.int64)
-    return CodedRows(layout, stacked, values, limbs)
+    @cached_property
+    def _code_columns(self) -> npt.NDArray[np.uint64]:
+        return np.array([address(codes) for codes in self._codes], np.uint64)
 
+    def count(self, rows: Ints, group: Codes, num_groups: int) -> GroupCounts:
+        """Count rows (their positions) by group (int32, 0…num_groups-1)."""
+        found = GroupCounts.empty(self.layout, num_groups)
+        rows, group = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(group, np.int32)
+        kernels.count_rows(
+            self.layout.kernel.address, address(self._columns), address(self._code_columns), address(self._slots),
+            address(self._outside), address(self._slot_begin), address(rows), address(group), len(rows),
+            address(found.counts), address(found.low), address(found.high), address(found.limbs),
+        )  # fmt: skip
+        found.num_rows += np.bincount(group, minlength=num_groups)
+        return found
 
-def code_values(texts: Texts, codes: dict[str | None, int], other: int) -> Ints:
-    """Give the code of each text, `other` where it has none."""
-    return np.fromiter(map(codes.get, texts, repeat(other)), np.int64, len(texts))
-
-
-def count_groups(rows: CodedRows, group: Ints, num_groups: int) -> list[Summary | None]:
-    """Give the summary of each group (None: no rows); `group` is int64[rows] in 0…num_groups-1."""
-    num_cells = rows.layout.num_slots + 1
-    if num_groups > 1 and num_groups * num_cells > _CELLS_MAX:
-        return _count_present_groups(rows, group, num_groups)
-    sizes = np.bincount(group, minlength=num_groups)
-    cells = (rows.slots + group[None, :] * num_cells).ravel()
-    counts = np.bincount(cells, minlength=num_groups * num_cells).reshape(num_groups, num_cells)[:, :-1]
-    low, high = _find_extremes(rows.values, group, num_groups)
-    sums: Sequence[list[int]] = [[]] * num_groups
-    if rows.limbs is not None:
-        sums = sum_exactly(rows.limbs, group, num_groups)
-    return [
-        Summary(counts[index].astype(np.int64), low[:, index], high[:, index], sums[index], size) if size else None
-        for index, size in enumerate(sizes.tolist())
-    ]
+    def num_groups_max(self) -> int:
+        """Give how many groups may be counted at once."""
+        return max(1, _LIMB_BYTES_MAX // max(1, 16 * len(self.layout.numbers) * NUM_LIMBS))
 
 
-def _count_present_groups(rows: CodedRows, group: Ints, num_groups: int) -> list[Summary | None]:
-    present, renumbered = np.unique(group, return_inverse=True)
-    summaries: list[Summary | None] = [None] * num_groups
-    step = max(1, _CELLS_MAX // (rows.layout.num_slots + 1))
-    for begin in range(0, len(present), step):
-        chosen = np.flatnonzero((renumbered >= begin) & (renumbered < begin + step))
-        size = min(step, len(present) - begin)
-        for offset, summary in enumerate(count_groups(rows.take(chosen), renumbered[chosen] - begin, size)):
-            summaries[int(present[begin + offset])] = summary
-    return summaries
+@dataclass(slots=True)
+class GroupCounts:
+    """What the kernel found: `counts` int64[groups, slots], `low` and `high` float64[groups, numbers],
+
+    `limbs` int64[groups, 2, numbers, NUM_LIMBS], `num_rows` int64[groups].
+    """
+
+    counts: Ints
+    low: Floats
+    high: Floats
+    limbs: Ints
+    num_rows: Ints
+
+    @classmethod
+    def empty(cls, layout: Layout, num_groups: int) -> GroupCounts:
+        """Give the counts of no rows."""
+        size = len(layout.numbers)
+        return cls(
+            np.zeros((num_groups, layout.num_slots), np.int64),
+            np.full((num_groups, size), np.inf),
+            np.full((num_groups, size), -np.inf),
+            np.zeros((num_groups, 2, size, NUM_LIMBS), np.int64),
+            np.zeros(num_groups, np.int64),
+        )
+
+    def join(self, num_parts: int) -> GroupCounts:
+        """Put `num_parts` consecutive groups together."""
+        shape = (-1, num_parts)
+        return GroupCounts(
+            self.counts.reshape(*shape, *self.counts.shape[1:]).sum(axis=1),
+            self.low.reshape(*shape, *self.low.shape[1:]).min(axis=1),
+            self.high.reshape(*shape, *self.high.shape[1:]).max(axis=1),
+            self.limbs.reshape(*shape, *self.limbs.shape[1:]).sum(axis=1),
+            self.num_rows.reshape(shape).sum(axis=1),
+        )
+
+    def read(self, group: int) -> Summary:
+        """Give the summary of one group."""
+        return Summary(
+            self.counts[group].copy(), self.low[group].copy(), self.high[group].copy(),
+            read_sums(self.limbs[group]), int(self.num_rows[group]),
+        )  # fmt: skip
 
 
-def _find_extremes(values: Floats, group: Ints, num_groups: int) -> tuple[Floats, Floats]:
-    low, high = np.full((len(values), num_groups), np.inf), np.full((len(values), num_groups), -np.inf)
-    if values.size:
-        is_null = np.isnan(values)
-        order = np.argsort(group, kind="stable")
-        ordered = group[order]
-        start = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-        present = ordered[start]
-        low[:, present] = np.minimum.reduceat(np.where(is_null, np.inf, values)[:, order], start, axis=1)
-        high[:, present] = np.maximum.reduceat(np.where(is_null, -np.inf, values)[:, order], start, axis=1)
-    return low, high
+def code_texts(texts: TextColumn) -> CodedText:
+    """Number texts."""
+    return CodedText(*texts.factorize())
 
 
-def _code_numbers(number: NumberField, column: Floats, discarded: int) -> list[Ints]:
-    null = number.slot + number.num_bins
-    coded = [np.where(np.isnan(column), null, number.slot + _find_bins(number.cuts, column))]
-    if number.minimum is not None or number.maximum is not None:
-        outside = np.full(len(column), discarded)
-        if number.minimum is not None:
-            outside[column < number.minimum] = null + 1
-        if number.maximum is not None:
-            outside[column > number.maximum] = null + 2
-        coded.append(outside)
-    return coded
-
-
-def _find_bins(cuts: Floats, column: Floats) -> Ints:
-    """Give the number of cuts below each value: its bin (cuts[i-1], cuts[i]]."""
-    if len(cuts) > _CUTS_COMPARED_MAX:
-        return np.searchsorted(cuts, column, side="left")
-    bins = np.zeros(len(column), np.uint8)
-    for cut in cuts.tolist():
-        bins += column > cut
-    return bins.astype(np.int64)
-
-
-def _code_texts(category: CategoryField, texts: Texts | None, discarded: int, size: int) -> list[Ints]:
-    other = len(category.values)
-    if texts is None:
-        return [np.full(size, category.slot + other + 1)]
-    coded = [category.slot + code_values(texts, category.codes, other)]
-    if category.allowed is not None:
-        outside = category.slot + other + 2
-        allowed: dict[str | None, int] = dict.fromkeys(category.allowed, discarded)
-        coded.append(code_values(texts, allowed | {None: discarded}, outside))
-    return coded
+def _find_number(layout: Layout, columns: EventColumns, name: str) -> Floats:
+    column = _number_column(layout, columns, name)
+    return np.full(columns.num_rows, np.nan) if column is None else np.ascontiguousarray(column, np.float64)
 
 
 def _number_column(layout: Layout, columns: EventColumns, name: str) -> Floats | None:
@@ -161,9 +154,25 @@ def _number_column(layout: Layout, columns: EventColumns, name: str) -> Floats |
     return columns.score if name == SCORE else columns.prediction
 
 
-def _text_column(layout: Layout, columns: EventColumns, name: str) -> Texts | None:
+def _code_category(layout: Layout, columns: EventColumns, category: CategoryField) -> CodedText:
+    name = category.name
     texts = columns.texts.get(name) if layout.part == "inputs" else columns.prediction_text
     if texts is not None:
-        return texts
+        return code_texts(TextColumn.of(texts))
     numbers = _number_column(layout, columns, name)
-    return None if numbers is None else format_numbers(numbers)
+    if numbers is None:
+        return CodedText(np.full(columns.num_rows, -1, np.int32), [])
+    unique, inverse = np.unique(numbers, return_inverse=True)
+    num_known = len(unique) - int(np.isnan(unique).any())  # NaN comes last
+    codes = inverse.astype(np.int32)
+    codes[codes >= num_known] = -1
+    return CodedText(codes, [format_number(value) for value in unique[:num_known].tolist()])
+
+
+def _code_presence(columns: EventColumns, name: str) -> CodedText:
+    """Tell only whether there is a text; what it says may be long."""
+    texts = columns.texts.get(name)
+    codes = np.full(columns.num_rows, -1, np.int32)
+    if texts is not None:
+        codes[~TextColumn.of(texts).is_null] = 0
+    return CodedText(codes, [""])

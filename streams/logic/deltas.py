@@ -6,7 +6,7 @@ what is a duplicate, and only then is counted, in columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -20,9 +20,10 @@ from schemas.identity import hash_ids
 from schemas.instants import format_instant
 from schemas.messages import MessageBatch
 from schemas.spec import Catalogue, ModelHistory, PublishedSpec
+from schemas.texts import TextColumn
 from schemas.validation import Validated
 from store.summaries import IdBlock
-from streams.logic.counts import CodedRows, code_rows, code_values, count_groups
+from streams.logic.counts import CodedRows, GroupCounts, code_texts
 from streams.logic.dedup import SeenIds
 from streams.logic.layouts import OTHER, Part, lay_out
 from streams.logic.summaries import Summary
@@ -30,7 +31,9 @@ from streams.logic.watermarks import EVERY_VERSION, INPUTS, Watermarks, run_wate
 from streams.logic.windows import Assignment, assign_windows
 
 Ints = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.int32]
 Mask = npt.NDArray[np.bool_]
+Hashes = npt.NDArray[np.uint64]
 
 STAGE = "count"
 
@@ -66,17 +69,22 @@ class Delta:
     dead: list[DeadLetter] = field(default_factory=list)
     closed: set[tuple[str, str, int]] = field(default_factory=set)  # (model, version, window_start): closed or changed
     num_events: int = 0
+    num_ordinals: int = 0  # how many numbers of events the batch takes; a message takes one at least
     num_late_inputs: int = 0  # predictions that counted, but whose features came too late to count
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The state that a batch meets: `seen` by (model, version); `held_below` says which offsets a group has already."""
+    """The state that a batch meets: `seen` by (model, version); `held_below` says which offsets a group has already.
+
+    `next_ordinal` is the number of the batch's first event in its partition.
+    """
 
     watermarks: Watermarks
     seen: Callable[[str, str], SeenIds]
     held_below: Callable[[GroupKey], int]
     replay_until: int
+    next_ordinal: int
 
 
 def compute_delta(validated: Validated, batch: MessageBatch, catalogue: Catalogue, known: Known) -> Delta:
@@ -85,15 +93,36 @@ def compute_delta(validated: Validated, batch: MessageBatch, catalogue: Catalogu
     raised: dict[str, list[tuple[int, int]]] = {}
     for offset, model, ms in validated.watermarks:
         raised.setdefault(model, []).append((offset, ms))
+    first_ordinals, delta.num_ordinals = number_messages(batch, validated)
     for columns in validated.columns:
         history = catalogue.get(columns.model)
         assert history is not None, "only events of known models are valid"
-        _Counting(columns, history, batch, known, raised.get(columns.model, []), delta).run()
+        index = np.searchsorted(batch.offsets, columns.offset)
+        ordinals = known.next_ordinal + first_ordinals[index] + columns.row
+        _Counting(columns, history, batch, known, raised.get(columns.model, []), delta, ordinals).run()
     for model, messages in raised.items():
         last_append_ms = int(batch.timestamps[np.searchsorted(batch.offsets, messages[-1][0])])
         delta.raises.append(Raise(model, EVERY_VERSION, max(ms for _, ms in messages), last_append_ms))
     _note_closed(delta, catalogue, known.watermarks)
     return delta
+
+
+def number_messages(batch: MessageBatch, validated: Validated) -> tuple[Ints, int]:
+    """Number the events of a batch from 0 in log order: the first of each message (int64[messages]), and how many.
+
+    A message takes as many numbers as it has rows, valid or not, and one if it has none.
+    """
+    num_rows = np.ones(len(batch), np.int64)
+    for columns in validated.columns:
+        several = np.flatnonzero(columns.row)
+        if len(several):
+            np.maximum.at(num_rows, np.searchsorted(batch.offsets, columns.offset[several]), columns.row[several] + 1)
+    for letter in validated.dead:
+        if letter.row:
+            index = int(np.searchsorted(batch.offsets, letter.offset))
+            num_rows[index] = max(int(num_rows[index]), letter.row + 1)
+    ends = np.cumsum(num_rows)
+    return ends - num_rows, int(ends[-1]) if len(ends) else 0
 
 
 def _note_closed(delta: Delta, catalogue: Catalogue, watermarks: Watermarks) -> None:
@@ -124,6 +153,7 @@ class _Counting:
     known: Known
     raised: list[tuple[int, int]]
     delta: Delta
+    ordinals: Ints
 
     def run(self) -> None:
         columns = self.columns
@@ -137,7 +167,7 @@ class _Counting:
         else:
             assert columns.model_version is not None
             hashes = hash_ids(columns.model, columns.record_id, columns.model_version)
-            for version, rows in _split(columns.model_version):
+            for version, rows in _split(TextColumn.of(columns.model_version)):
                 self._count_version(version, "outputs", rows, hashes, assigned)
             self._count_embedded_inputs(assigned)
 
@@ -151,9 +181,7 @@ class _Counting:
         self.delta.raises.append(Raise(model, version, after, last_append_ms))
         return before
 
-    def _count_version(
-        self, version: str, part: Part, rows: Ints, hashes: npt.NDArray[np.uint64], assigned: Assignment
-    ) -> None:
+    def _count_version(self, version: str, part: Part, rows: Ints, hashes: Hashes, assigned: Assignment) -> None:
         before = self._advance(version, rows, assigned)
         is_late = assigned.expires_at[rows] <= before
         for index in np.flatnonzero(is_late).tolist():
@@ -184,18 +212,22 @@ class _Counting:
         everything = np.ones(len(rows), np.bool_)
         self._count_part(INPUTS, "inputs", rows, everything, before >= assigned.end[rows], assigned)
 
-    def _remember(
-        self, version: str, rows: Ints, hashes: npt.NDArray[np.uint64], before: Ints, assigned: Assignment
-    ) -> Mask:
+    def _remember(self, version: str, rows: Ints, hashes: Hashes, before: Ints, assigned: Assignment) -> Mask:
         """Tell first occurrences from duplicates, and add the first to what is to be remembered."""
-        chosen, expires_at = hashes[rows], assigned.expires_at[rows]
-        is_new = self.known.seen(self.columns.model, version).find_new(chosen, expires_at, before)
+        chosen, expires_at, ordinals = hashes[rows], assigned.expires_at[rows], self.ordinals[rows]
+        seen = self.known.seen(self.columns.model, version)
+        is_new = seen.find_new(chosen, expires_at, ordinals, before)
         first = rows[is_new]
-        start, offset = assigned.start[first], self.columns.offset[first]
+        start, expires_at, chosen, ordinals = (
+            assigned.start[first],
+            expires_at[is_new],
+            chosen[is_new],
+            ordinals[is_new],
+        )
         # A window's identities share an expiry, but for windows that two spec versions start at the same instant.
-        for window_start, expiry in sorted(set(zip(start.tolist(), assigned.expires_at[first].tolist(), strict=True))):
-            own = (start == window_start) & (assigned.expires_at[first] == expiry)
-            block = IdBlock(self.columns.model, version, window_start, expiry, chosen[is_new][own], offset[own])
+        for window_start, expiry in list_pairs(start, expires_at):
+            own = (start == window_start) & (expires_at == expiry)
+            block = IdBlock(self.columns.model, version, window_start, expiry, chosen[own], ordinals[own])
             self.delta.ids.append(block)
         return is_new
 
@@ -205,25 +237,44 @@ class _Counting:
         for index in np.unique(assigned.spec[rows]).tolist():
             published = self.history.versions[index]
             of_spec = assigned.spec[rows] == index
-            coded = code_rows(lay_out(published, part), self.columns)
-            chosen = rows[of_spec]
-            for grouping in _list_groupings(self.columns, published, version, chosen, assigned):
-                self._count_grouping(grouping, coded, chosen, is_new[of_spec], after_close[of_spec])
+            coded = CodedRows(lay_out(published, part), self.columns)
+            chosen = _Chosen(rows[of_spec], is_new[of_spec], after_close[of_spec])
+            self._count_spec(published, version, coded, chosen, assigned)
 
-    def _count_grouping(
-        self, grouping: _Grouping, coded: CodedRows, rows: Ints, is_new: Mask, after_close: Mask
+    def _count_spec(
+        self, published: PublishedSpec, version: str, coded: CodedRows, chosen: _Chosen, assigned: Assignment
     ) -> None:
-        group, size = grouping.group, grouping.num_groups
+        """Count rows as a whole and by segment: the whole is the sum of the segments of one key."""
+        window_start, window = np.unique(assigned.start[chosen.rows], return_inverse=True)
+        whole = _Grouping(self.columns.model, version, published, window.astype(np.int32), window_start, [""])
+        by_key = list(_list_segments(self.columns, whole, chosen.rows))
         if self.known.replay_until > self.columns.offset[0]:
-            unseen = self._find_unseen(grouping, rows)
-            rows, group, is_new, after_close = rows[unseen], group[unseen], is_new[unseen], after_close[unseen]
-        counted = rows[is_new]
-        summaries = count_groups(coded.take(counted), group[is_new], size)
-        num_duplicates = np.bincount(group[~is_new], minlength=size)
-        num_late = np.bincount(group[after_close], minlength=size)
-        for index in np.unique(group).tolist():
-            summary = summaries[index] or Summary.empty(coded.layout)
-            summary.num_duplicates, summary.num_late = int(num_duplicates[index]), int(num_late[index])
+            # Each group is to skip what its own stored summary has.
+            for grouping in [whole, *by_key]:
+                self._count_grouping(grouping, coded, chosen.take(self._find_unseen(grouping, chosen.rows)))
+            return
+        counted = [self._count_grouping(grouping, coded, chosen) for grouping in by_key]
+        if not counted:
+            self._count_grouping(whole, coded, chosen)
+        else:
+            self._add(whole, counted[0].join(len(by_key[0].segments)))
+
+    def _count_grouping(self, grouping: _Grouping, coded: CodedRows, chosen: _Chosen) -> _Tallies:
+        group, size = grouping.group[chosen.positions], grouping.num_groups
+        counts = coded.count(chosen.rows[chosen.is_new], group[chosen.is_new], size)
+        tallies = _Tallies(
+            counts,
+            np.bincount(group[~chosen.is_new], minlength=size),
+            np.bincount(group[chosen.after_close], minlength=size),
+        )
+        self._add(grouping, tallies)
+        return tallies
+
+    def _add(self, grouping: _Grouping, tallies: _Tallies) -> None:
+        num_seen = tallies.counts.num_rows + tallies.num_duplicates
+        for index in np.flatnonzero(num_seen).tolist():
+            summary = tallies.counts.read(index)
+            summary.num_duplicates, summary.num_late = int(tallies.num_duplicates[index]), int(tallies.num_late[index])
             self.delta.additions.append((grouping.key_of(index), summary))
 
     def _find_unseen(self, grouping: _Grouping, rows: Ints) -> Mask:
@@ -254,14 +305,48 @@ class _Counting:
         )
 
 
+class _Chosen:
+    """Rows of a batch that are counted alike: `rows` int64[n], and of each whether it is new and came after its window
+
+    had closed. `positions` are theirs among the rows that groupings are made of.
+    """
+
+    def __init__(self, rows: Ints, is_new: Mask, after_close: Mask, positions: Ints | None = None) -> None:
+        self.rows = rows
+        self.is_new = is_new
+        self.after_close = after_close
+        self.positions = slice(None) if positions is None else positions
+
+    def take(self, chosen: Mask) -> _Chosen:
+        """Give some of them."""
+        return _Chosen(self.rows[chosen], self.is_new[chosen], self.after_close[chosen], np.flatnonzero(chosen))
+
+
+@dataclass(frozen=True, slots=True)
+class _Tallies:
+    """What was counted, by group."""
+
+    counts: GroupCounts
+    num_duplicates: Ints
+    num_late: Ints
+
+    def join(self, num_parts: int) -> _Tallies:
+        """Put consecutive groups together."""
+        return _Tallies(
+            self.counts.join(num_parts),
+            self.num_duplicates.reshape(-1, num_parts).sum(axis=1),
+            self.num_late.reshape(-1, num_parts).sum(axis=1),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Grouping:
-    """Rows by (window, value of one segment key): `group` int64[rows] = window·len(segments) + segment."""
+    """Rows by (window, value of one segment key): `group` int32[rows] = window·len(segments) + segment."""
 
     model: str
     version: str
     published: PublishedSpec
-    group: Ints
+    group: Codes
     window_start: Ints
     segments: list[str]
 
@@ -279,32 +364,35 @@ class _Grouping:
         return GroupKey(self.model, self.version, self.published.spec_version, name, start, end, expires_at)
 
 
-def _list_groupings(
-    columns: EventColumns, published: PublishedSpec, version: str, rows: Ints, assigned: Assignment
-) -> Iterator[_Grouping]:
-    window_start, window = np.unique(assigned.start[rows], return_inverse=True)
-    yield _Grouping(columns.model, version, published, window, window_start, [""])
-    listed = None if len(rows) == columns.num_rows else rows.tolist()
+def _list_segments(columns: EventColumns, whole: _Grouping, rows: Ints) -> Iterator[_Grouping]:
+    """Give one grouping a segment key, of the same rows."""
+    published = whole.published
     for key in published.spec.segments:
-        values = columns.segment_values(key)
-        texts = values if listed is None else [values[row] for row in listed]
-        published_values = published.segment_values.get(key, [])
-        codes: Mapping[str | None, int] = {value: code for code, value in enumerate(published_values)}
-        segment = code_values(texts, dict(codes), len(published_values))
-        names = [f"{key}={value}" for value in [*published_values, OTHER]]
-        yield _Grouping(columns.model, version, published, window * len(names) + segment, window_start, names)
+        known = published.segment_values.get(key, [])
+        codes = {value: code for code, value in enumerate(known)}
+        segment = code_texts(TextColumn.of(columns.segment_values(key))).map_to(codes, len(known))[rows]
+        names = [f"{key}={value}" for value in [*known, OTHER]]
+        group = whole.group * np.int32(len(names)) + segment
+        yield _Grouping(whole.model, whole.version, published, group, whole.window_start, names)
 
 
-def _split(versions: list[str]) -> Iterator[tuple[str, Ints]]:
+def list_pairs(first: Ints, second: Ints) -> list[tuple[int, int]]:
+    """Give the distinct pairs of two columns, in ascending order."""
+    if not len(first):
+        return []
+    changes = np.flatnonzero((first[1:] != first[:-1]) | (second[1:] != second[:-1])) + 1
+    starts = np.concatenate(([0], changes))
+    return sorted(set(zip(first[starts].tolist(), second[starts].tolist(), strict=True)))
+
+
+def _split(versions: TextColumn) -> Iterator[tuple[str, Ints]]:
     """Give each version with its rows, in the order of first appearance."""
-    codes: dict[str | None, int] = {version: code for code, version in enumerate(dict.fromkeys(versions))}
-    if len(codes) == 1:
-        yield versions[0], np.arange(len(versions))
+    codes, names = versions.factorize()
+    if len(names) == 1:
+        yield names[0], np.arange(len(versions))
         return
-    code = code_values(list(versions), codes, 0)
-    for version, number in codes.items():
-        assert version is not None
-        yield version, np.flatnonzero(code == number)
+    for code, name in enumerate(names):
+        yield name, np.flatnonzero(codes == code)
 
 
 def write_row(columns: EventColumns, row: int) -> str:

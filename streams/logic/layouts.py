@@ -6,6 +6,8 @@ the same record, whose features count once.
 
 from __future__ import annotations
 
+import math
+import struct
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal
@@ -14,12 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.declarations import FeatureSpec
+from schemas.native import address
 from schemas.spec import PublishedSpec
 
 Part = Literal["inputs", "outputs"]
 
 OTHER = "__other__"
 SCORE, PREDICTION = "score", "prediction"
+
+# Squares of larger numbers would be infinite; their moments are meaningless anyway, their bins and extremes are right.
+DEVIATION_MAX = 1e150
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class PresenceField:
     num_slots: int = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
     """The fields of one part of a published spec."""
 
@@ -89,6 +95,43 @@ class Layout:
     categories: tuple[CategoryField, ...]
     presences: tuple[PresenceField, ...]
     num_slots: int
+
+    @cached_property
+    def kernel(self) -> KernelLayout:
+        """The layout as the kernel that counts reads it."""
+        return KernelLayout(self)
+
+
+class KernelLayout:
+    """`layout_t` of `schemas/native/counts.c`, and the arrays that it points to."""
+
+    def __init__(self, layout: Layout) -> None:
+        numbers = layout.numbers
+        # Padded to 2^k - 1, so that a search needs no look at the end.
+        cuts = [_pad(number.cuts) for number in numbers]
+        floats = [
+            np.concatenate(cuts) if cuts else np.empty(0),
+            np.array([-math.inf if number.minimum is None else number.minimum for number in numbers], np.float64),
+            np.array([math.inf if number.maximum is None else number.maximum for number in numbers], np.float64),
+            np.array([number.centre for number in numbers], np.float64),
+        ]
+        ints = [
+            np.cumsum([0, *map(len, cuts)]),
+            np.array([number.num_bins for number in numbers], np.int64),
+            np.array([number.slot for number in numbers], np.int64),
+        ]
+        self._arrays = [*floats, *ints]
+        num_categories = len(layout.categories) + len(layout.presences)
+        self._struct = struct.pack(
+            "<3q7Qd", len(numbers), num_categories, layout.num_slots, *map(address, self._arrays), DEVIATION_MAX
+        )
+        self._buffer = np.frombuffer(self._struct, np.uint8)
+        self.address = address(self._buffer)
+
+
+def _pad(cuts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    size = (1 << len(cuts).bit_length()) - 1
+    return np.concatenate((cuts, np.full(size - len(cuts), math.inf)))
 
 
 def lay_out(published: PublishedSpec, part: Part) -> Layout:

@@ -19,7 +19,7 @@ from schemas.messages import MessageBatch
 from schemas.spec import Catalogue
 from schemas.validation import Validated
 from store.summaries import IdBlock, Marker, Place, StoredPartition, SummaryRow
-from streams.logic.dedup import SeenIds
+from streams.logic.dedup import SEEN_EVENTS_MAX, SeenIds
 from streams.logic.deltas import Delta, GroupKey, Known, compute_delta
 from streams.logic.summaries import Summary
 from streams.logic.watermarks import Watermarks
@@ -64,9 +64,11 @@ class Partition:
     durable: int
     watermarks: Watermarks = field(default_factory=Watermarks)
     at_end_at: int = 0
+    next_ordinal: int = 0  # the number of the next event, counted from the partition's beginning
     is_urgent: bool = False  # a window closed, or a closed one changed: flush at once
     num_unflushed: int = 0
     num_late_inputs: int = 0
+    num_seen_max: int = SEEN_EVENTS_MAX
     _summaries: dict[GroupKey, Summary] = field(default_factory=dict)
     _stamps: dict[GroupKey, int] = field(default_factory=dict)
     _replay_until: int = 0
@@ -77,12 +79,21 @@ class Partition:
     _progress: dict[tuple[str, str], int] = field(default_factory=dict)  # newest closed window by (model, version)
 
     @classmethod
-    def restore(cls, place: Place, kind: Kind, stored: StoredPartition, start: int, catalogue: Catalogue) -> Partition:
+    def restore(
+        cls,
+        place: Place,
+        kind: Kind,
+        stored: StoredPartition,
+        start: int,
+        catalogue: Catalogue,
+        num_seen_max: int = SEEN_EVENTS_MAX,
+    ) -> Partition:
         """Begin where the last true marker ends; `start` is the earliest offset, for when there is none."""
         marker = stored.marker
         begin = marker.next_offset if marker is not None else start
-        self = cls(place, kind, begin, begin if marker is not None else -1)
+        self = cls(place, kind, begin, begin if marker is not None else -1, num_seen_max=num_seen_max)
         if marker is not None:
+            self.next_ordinal = marker.next_ordinal
             self.watermarks = Watermarks(marker.watermarks)
             self.at_end_at = marker.at_end_at
         for row in stored.summaries:
@@ -93,20 +104,21 @@ class Partition:
                     self._stamps[key] = row.stamp
         self._replay_until = max(self._stamps.values(), default=0)
         for block in stored.ids:
-            self._seen_of(block.model, block.model_version).add(
-                block.hashes, np.full(len(block.hashes), block.expires_at)
-            )
+            self._remember(block)
         return self
 
     def compute(self, batch: MessageBatch, validated: Validated, catalogue: Catalogue) -> Delta:
         """Work out what a batch adds; changes nothing, so that a batch that cannot be counted leaves no trace."""
-        known = Known(self.watermarks, self._seen_of, lambda key: self._stamps.get(key, 0), self._replay_until)
+        known = Known(
+            self.watermarks, self._seen_of, lambda key: self._stamps.get(key, 0), self._replay_until, self.next_ordinal
+        )
         return compute_delta(validated, batch, catalogue, known)
 
     def advance(self, delta: Delta, next_offset: int) -> None:
         """Take in what the messages below `next_offset` add."""
         assert next_offset >= self.next_offset
         self.next_offset = next_offset
+        self.next_ordinal += delta.num_ordinals
         for key, addition in delta.additions:
             known = self._summaries.get(key)
             if known is None:
@@ -115,8 +127,7 @@ class Partition:
                 known.add(addition)
             self._dirty.add(key)
         for block in delta.ids:
-            expires_at = np.full(len(block.hashes), block.expires_at)
-            self._seen_of(block.model, block.model_version).add(block.hashes, expires_at)
+            self._remember(block)
         self._ids += delta.ids
         self._dead += delta.dead
         self.num_unflushed += delta.num_events
@@ -131,7 +142,7 @@ class Partition:
 
     def refuse(self, letter: DeadLetter, next_offset: int) -> None:
         """Pass over a message that cannot be counted."""
-        self.advance(Delta(dead=[letter], num_events=1), next_offset)
+        self.advance(Delta(dead=[letter], num_events=1, num_ordinals=1), next_offset)
 
     def skip_to(self, next_offset: int) -> None:
         """Pass over offsets that hold no messages, or whose messages are lost."""
@@ -145,7 +156,7 @@ class Partition:
             [(key, self._summaries[key].copy()) for key in self._dirty],
             _join(self._ids),
             self._dead,
-            Marker(self.place, self.next_offset, self.watermarks.dump(), self.at_end_at),
+            Marker(self.place, self.next_offset, self.watermarks.dump(), self.at_end_at, self.next_ordinal),
             [self._progress_of(*closed) for closed in self._progress.items()],
             self.num_unflushed,
         )
@@ -157,8 +168,6 @@ class Partition:
         """Take in that a snapshot is durable, and let go of what is past retention."""
         self.durable = max(self.durable, taken.next_offset)
         self.num_unflushed -= taken.num_unflushed
-        for (model, version), seen in self._seen.items():
-            seen.forget(self.watermarks.get(model, version))
         for key, _ in taken.summaries:
             if key.expires_at <= self.watermarks.get(key.model, key.model_version) and key not in self._dirty:
                 self._summaries.pop(key, None)
@@ -172,7 +181,7 @@ class Partition:
         self.is_urgent = True
 
     def forget_expired(self) -> int:
-        """Let go of summaries that are past retention; gives how many."""
+        """Let go of summaries and identities that are past retention; gives how many summaries."""
         expired = [
             key
             for key in self._summaries
@@ -180,6 +189,8 @@ class Partition:
         ]
         for key in expired:
             del self._summaries[key]
+        for (model, version), seen in self._seen.items():
+            seen.forget(self.watermarks.get(model, version), self.next_ordinal)
         return len(expired)
 
     @property
@@ -192,8 +203,16 @@ class Partition:
         """The number of summaries in memory."""
         return len(self._summaries)
 
+    def _remember(self, block: IdBlock) -> None:
+        expires_at = np.full(len(block.hashes), block.expires_at)
+        watermark_ms = self.watermarks.get(block.model, block.model_version)
+        self._seen_of(block.model, block.model_version).add(block.hashes, expires_at, block.ordinals, watermark_ms)
+
     def _seen_of(self, model: str, version: str) -> SeenIds:
-        return self._seen.setdefault((model, version), SeenIds())
+        seen = self._seen.get((model, version))
+        if seen is None:
+            seen = self._seen[model, version] = SeenIds(self.num_seen_max)
+        return seen
 
     def _progress_of(self, source: tuple[str, str], window_start: int) -> Progress:
         # Stage 2 asks the store which windows changed; this only says when to ask.
@@ -235,6 +254,6 @@ def _join(blocks: list[IdBlock]) -> list[IdBlock]:
     for block in blocks:
         joined.setdefault((block.model, block.model_version, block.window_start, block.expires_at), []).append(block)
     return [
-        IdBlock(*key, np.concatenate([p.hashes for p in parts]), np.concatenate([p.offsets for p in parts]))
+        IdBlock(*key, np.concatenate([p.hashes for p in parts]), np.concatenate([p.ordinals for p in parts]))
         for key, parts in joined.items()
     ]

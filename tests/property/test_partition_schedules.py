@@ -35,7 +35,10 @@ SIZE, LATENESS, RETENTION = 10, 3, 4
 VERSIONS = ("a", "b")
 PLACE = Place("events", "00000000-0000-0000-0000-000000000001", 0)
 
-MUTANTS = ["no stamps", "last writer wins", "marker first", "ids beyond the marker", "watermarks forgotten"]
+MUTANTS = [
+    "no stamps", "last writer wins", "marker first", "ids beyond the marker", "watermarks forgotten",
+    "ordinals forgotten",
+]  # fmt: skip
 
 
 def make_catalogue() -> Catalogue:
@@ -88,13 +91,15 @@ def make_log(rng: random.Random, kind: Kind) -> list[Event]:
 # --- the oracle: one event after the other, in plain Python
 
 
-def count_plainly(log: list[Event], kind: Kind) -> dict[tuple[str, str, int], tuple[int, int, int, Fraction, int]]:
+def count_plainly(
+    log: list[Event], kind: Kind, num_seen_max: int
+) -> dict[tuple[str, str, int], tuple[int, int, int, Fraction, int]]:
     """{(version, segment, window): (rows, duplicates, late, sum of x - centre, values of c other than p and q)}."""
     counted: dict[tuple[str, str, int], list[Fraction]] = defaultdict(lambda: [Fraction(0)] * 5)
     streams = [""] if kind == "records" else [*VERSIONS, ""]
     watermark = dict.fromkeys(streams, -(10**9))
-    expires: dict[tuple[str, str], int] = {}
-    for event in log:
+    remembered: dict[tuple[str, str], tuple[int, int]] = {}  # until when, and the event's number
+    for ordinal, event in enumerate(log):
         if event.is_watermark:
             watermark = {stream: max(known, event.ts) for stream, known in watermark.items()}
             continue
@@ -105,9 +110,10 @@ def count_plainly(log: list[Event], kind: Kind) -> dict[tuple[str, str, int], tu
             watermark[stream] = max(before, event.ts - LATENESS)
             if expiry <= before:
                 continue
-            is_new = expires.get((stream, event.record_id), before) <= before
+            until, number = remembered.get((stream, event.record_id), (before, 0))
+            is_new = until <= before or ordinal - number > num_seen_max
             if is_new:
-                expires[stream, event.record_id] = max(expiry, expires.get((stream, event.record_id), expiry))
+                remembered[stream, event.record_id] = expiry, ordinal
             elif stream == "" and kind == "predictions":
                 continue  # scored by another version: no duplicate
             for segment in ("", f"c={event.c}" if event.c == "p" else "c=__other__"):
@@ -125,7 +131,8 @@ def count_plainly(log: list[Event], kind: Kind) -> dict[tuple[str, str, int], tu
 
 @dataclass
 class MemoryStore:
-    mutant: str | None = None
+    mutant: str | None
+    num_seen_max: int
     summaries: dict[tuple[object, ...], SummaryRow] = field(default_factory=dict)
     ids: list[IdBlock] = field(default_factory=list)
     marker: Marker | None = None
@@ -142,7 +149,7 @@ class MemoryStore:
 
     def load(self, kind: Kind) -> Partition:
         marker = self.marker
-        below = 0 if marker is None else marker.next_offset
+        below = 0 if marker is None else marker.next_ordinal
         ids = [_cut(block, below) for block in self.ids]
         if self.mutant == "ids beyond the marker":
             ids = self.ids
@@ -150,8 +157,10 @@ class MemoryStore:
             ids = []
         if marker is not None and self.mutant == "watermarks forgotten":
             marker = replace(marker, watermarks={})
+        if marker is not None and self.mutant == "ordinals forgotten":
+            marker = replace(marker, next_ordinal=0)
         stored = StoredPartition(marker, list(self.summaries.values()), ids)
-        partition = Partition.restore(PLACE, kind, stored, 0, CATALOGUE)
+        partition = Partition.restore(PLACE, kind, stored, 0, CATALOGUE, self.num_seen_max)
         if self.mutant == "no stamps":
             partition._stamps.clear()
         return partition
@@ -169,7 +178,7 @@ class MemoryStore:
 
 
 def _cut(block: IdBlock, below: int) -> IdBlock:
-    return replace(block, hashes=block.hashes[block.offsets < below], offsets=block.offsets[block.offsets < below])
+    return replace(block, hashes=block.hashes[block.ordinals < below], ordinals=block.ordinals[block.ordinals < below])
 
 
 # --- the workers
@@ -203,7 +212,9 @@ def run_schedule(seed: int, mutant: str | None) -> bool:
     kind: Kind = "records" if seed % 2 else "predictions"
     log = make_log(rng, kind)
     end = log[-1].offset + 1
-    store = MemoryStore(mutant)
+    # How long identities are remembered matters in a third of the schedules.
+    num_seen_max = 12 if seed % 3 == 0 else 10_000
+    store = MemoryStore(mutant, num_seen_max)
     owners = [store.load(kind)]
 
     def flush(owner: Partition, is_whole: bool = False) -> bool:
@@ -232,7 +243,7 @@ def run_schedule(seed: int, mutant: str | None) -> bool:
         deliver(last, log, last.next_offset, min(end, last.next_offset + 7), kind)
     flush(last, is_whole=True)
     flush(rng.choice(owners), is_whole=True)  # a zombie flushes last of all
-    return read_store(store) == count_plainly(log, kind)
+    return read_store(store) == count_plainly(log, kind, num_seen_max)
 
 
 def read_store(store: MemoryStore) -> dict[tuple[str, str, int], tuple[int, int, int, Fraction, int]]:

@@ -31,31 +31,68 @@ def test_a_watermark_message_holds_for_versions_not_yet_seen() -> None:
 
 
 def test_the_memory_agrees_with_a_dictionary() -> None:
-    """Many small batches with repetitions in and between them, some expired: as one event after the other would."""
+    """Many small batches with repetitions in and between them, some expired or too old: as one by one would."""
     rng = random.Random(5)
-    seen, plain, watermark = SeenIds(), dict[int, int](), 0
-    for _ in range(200):
+    num_events_max = 900
+    seen, plain, watermark, ordinal = SeenIds(num_events_max), dict[int, tuple[int, int]](), 0, 0
+    for _ in range(600):
         size = rng.randrange(1, 30)
-        hashes = np.array([rng.randrange(300) for _ in range(size)], np.uint64)
+        hashes = np.array([rng.choice([rng.randrange(300), rng.randrange(2**64)]) for _ in range(size)], np.uint64)
         passed = np.array([watermark + step for step in range(size)])
-        expires_at = passed + np.array([rng.randrange(1, 400) for _ in range(size)])
+        ordinals = ordinal + np.cumsum([rng.randrange(1, 4) for _ in range(size)])
+        expires_at = passed + np.array([rng.randrange(1, 2000) for _ in range(size)])
         expected = []
-        for identity, expiry, before in zip(hashes.tolist(), expires_at.tolist(), passed.tolist(), strict=True):
-            is_new = plain.get(identity, -1) <= before
+        events = zip(hashes.tolist(), expires_at.tolist(), passed.tolist(), ordinals.tolist(), strict=True)
+        for identity, expiry, before, number in events:
+            known_until, known_at = plain.get(identity, (-1, 0))
+            is_new = known_until <= before or number - known_at > num_events_max
             expected.append(is_new)
             if is_new:
-                plain[identity] = max(expiry, plain.get(identity, -1))
-        is_new = seen.find_new(hashes, expires_at, passed)
+                plain[identity] = expiry, number
+        is_new = seen.find_new(hashes, expires_at, ordinals, passed)
         assert is_new.tolist() == expected
-        seen.add(hashes[is_new], expires_at[is_new])
-        watermark += size
-        seen.forget(watermark)
+        seen.add(hashes[is_new], expires_at[is_new], ordinals[is_new], watermark)
+        watermark, ordinal = watermark + size, int(ordinals[-1])
+        if rng.random() < 0.3:
+            seen.forget(watermark, ordinal)
+            alive = sum(until > watermark and ordinal - at <= num_events_max for until, at in plain.values())
+            assert len(seen) == alive
 
 
-def test_the_memory_forgets_what_has_expired() -> None:
-    seen = SeenIds()
-    seen.add(np.arange(1000, dtype=np.uint64), np.full(1000, 50))
-    seen.forget(49)
+def test_the_memory_is_the_same_whatever_the_order_it_is_loaded_in() -> None:
+    rng = random.Random(6)
+    hashes = np.array([rng.randrange(500) for _ in range(2000)], np.uint64)
+    expires_at, ordinals = np.array([rng.randrange(10, 2000) for _ in range(2000)]), np.arange(2000)
+    forwards, backwards = SeenIds(), SeenIds()
+    for begin in range(0, 2000, 100):
+        block = slice(begin, begin + 100)
+        forwards.add(hashes[block], expires_at[block], ordinals[block], 0)
+    for begin in reversed(range(0, 2000, 100)):
+        block = slice(begin, begin + 100)
+        backwards.add(hashes[block], expires_at[block], ordinals[block], 0)
+    asked = np.arange(700, dtype=np.uint64)
+    for watermark in (0, 500, 1500):
+        arguments = asked, np.full(700, 9999), np.full(700, 2000), np.full(700, watermark)
+        assert forwards.find_new(*arguments).tolist() == backwards.find_new(*arguments).tolist()
+
+
+def test_the_memory_forgets_what_has_expired_and_what_is_too_old() -> None:
+    seen = SeenIds(5000)
+    hashes = np.arange(1000, dtype=np.uint64) * np.uint64(2**64 // 1000)
+    seen.add(hashes, np.full(1000, 50), np.arange(1000), 0)
+    seen.forget(49, 1000)
     assert len(seen) == 1000
-    seen.forget(50)
+    seen.forget(49, 5500)
+    assert len(seen) == 500
+    seen.forget(50, 5500)
     assert len(seen) == 0
+
+
+def test_the_memory_does_not_grow_with_what_has_expired() -> None:
+    """Without anyone asking it to forget: a full table leaves out what cannot be seen before it grows."""
+    seen = SeenIds()
+    rng = np.random.default_rng(1)
+    for step in range(200):
+        hashes = rng.integers(0, 2**64, 500, np.uint64)
+        seen.add(hashes, np.full(500, step + 4), np.arange(step * 500, (step + 1) * 500), step)
+    assert len(seen) < 20_000
