@@ -1,44 +1,63 @@
-"""Runs the benchmarks and prints one Markdown table: `python -m bench [--long] [NAME ...]`."""
+"""Runs the benchmarks and prints one Markdown table; `python -m bench --help` says how."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 import time
 import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
-from bench import bench_latency, bench_measures, bench_monitor, bench_recovery
-from bench.results import HEADER, format_row
+from bench import bench_latency, bench_measures, bench_memory, bench_monitor, bench_recovery, bench_scaling
+from bench.machine import describe_load, describe_machine
+from bench.results import HEADER, Result, format_row
+from bench.surroundings import Options
 
-BENCHMARKS = {
+BENCHMARKS: dict[str, Callable[[Options], Iterable[Result]]] = {
     "measures": bench_measures.run,
     "monitor": bench_monitor.run,
     "recovery": bench_recovery.run,
     "latency": bench_latency.run,
+    "memory": bench_memory.run,
+    "scaling": bench_scaling.run,
 }
 
 
-def describe_load() -> str:
-    """Say how busy the machine is; a figure taken on a busy one is worth little, its ratio a bit more."""
-    return f"{os.cpu_count()} cores, {os.getloadavg()[0]:.1f} processes wanted one in the last minute"
-
-
 def main() -> None:
+    options, names, output = parse_arguments()
+    machine = describe_machine(options)
+    started_s, before = time.monotonic(), describe_load()
+    print(HEADER, flush=True)
+    rows = []
+    for name in names:
+        for result in BENCHMARKS[name](options):
+            rows.append(format_row(result))
+            print(rows[-1], flush=True)
+    took = f"Before: {before}. After: {describe_load()}. Took {time.monotonic() - started_s:.0f} s."
+    print(f"\n{machine} {took}")
+    if output is not None:
+        output.write_text("\n".join([f"{machine} {took}", "", HEADER, *rows, ""]))
+
+
+def parse_arguments() -> tuple[Options, list[str], Path | None]:
+    """Give the options, the names of what is to be run, and the file for the table."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Benchmarks; trust the ratios.")
     parser.add_argument("names", nargs="*", help=f"some of {', '.join(BENCHMARKS)}; all if none is given")
-    parser.add_argument("--long", action="store_true", help="more events, windows and kills: steadier figures")
-    options = parser.parse_args()
-    if unknown := set(options.names) - BENCHMARKS.keys():
+    parser.add_argument("--long", action="store_true", help="more of everything: steadier figures")
+    parser.add_argument("--kafka", action="store_true", help="on Apache Kafka (KAFKA_HOME names an unpacked one)")
+    parser.add_argument("--output", type=Path, help="write the machine and the table to this file too")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - BENCHMARKS.keys():
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    started_s = time.monotonic()
-    before = describe_load()
-    print(HEADER, flush=True)
-    for name in options.names or BENCHMARKS:
-        for result in BENCHMARKS[name](not options.long):
-            print(format_row(result), flush=True)
-    print(f"\nBefore: {before}. After: {describe_load()}. Took {time.monotonic() - started_s:.0f} s.")
+    home = os.environ.get("KAFKA_HOME") if arguments.kafka else None
+    if arguments.kafka and not (home and shutil.which("java")):
+        parser.error("--kafka needs KAFKA_HOME, an unpacked Apache Kafka, and java")
+    options = Options(short=not arguments.long, kafka_home=Path(home).resolve() if home else None)
+    return options, arguments.names or list(BENCHMARKS), arguments.output
 
 
 if __name__ == "__main__":

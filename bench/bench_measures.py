@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.results import Result, compare
+from bench.results import Limit, Result, compare
+from bench.surroundings import Options
 from measures.drift import AUTO, Kind, measure_distance
 
 NUM_NUMBERS, NUM_CATEGORIES = 20, 5
@@ -67,8 +68,8 @@ def time_call(call: Callable[[], dict[str, float]]) -> tuple[dict[str, float], f
     return values, time.perf_counter() - started
 
 
-def run(short: bool) -> list[Result]:
-    num_rows = 50_000 if short else 100_000
+def run(options: Options) -> list[Result]:
+    num_rows = 50_000 if options.short else 100_000
     reference, current = make_frame(num_rows, 0.0, seed=1), make_frame(num_rows, 0.3, seed=2)
     tiny = reference.head(50)
     measure_directly(tiny, tiny)
@@ -81,4 +82,5 @@ def run(short: bool) -> list[Result]:
     if worst > DIFFERENCE_MAX:
         raise ValueError(f"the values differ by up to {worst:.1e}")
     name = f"drift distances of {len(direct)} columns, {num_rows:,} + {num_rows:,} rows"
-    return [compare(name, 1 / direct_s, "windows/s", "Evidently's DataDriftPreset, equal values", 1 / preset_s)]
+    peer = "Evidently's DataDriftPreset, equal values"
+    return [compare(name, 1 / direct_s, "windows/s", peer, 1 / preset_s, Limit("ratio", "at least", 10, aim=50))]

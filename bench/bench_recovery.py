@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 
 from bench.events import Feeder, apply_model, read_now_ms
-from bench.results import Result, compare
+from bench.results import Limit, Result, compare
 from bench.stock_faust import StockFaust
-from bench.surroundings import Role, run_servers, separate, wait_until
+from bench.surroundings import Options, Role, run_servers, separate, wait_until
 from schemas.connections import Runtime
 from schemas.topics import MONITOR
 from store.client import ClickHouse
@@ -26,16 +26,17 @@ TIMEOUT_S = 120.0
 SETTLE_S = 0.3
 
 
-def run(short: bool) -> list[Result]:
-    num_kills = 3 if short else 9
-    with run_servers() as servers:
-        runtime = separate(servers, "recovery")
+def run(options: Options) -> list[Result]:
+    num_kills = 3 if options.short else 9
+    with run_servers(options) as servers:
+        runtime = separate(servers.runtime, "recovery")
         apply_model(runtime, window="1h")
         with Feeder(runtime, NUM_PER_S, read_now_ms, is_shifted=lambda _: False) as feeder:
             ours_s = measure_monitor(runtime, feeder, num_kills)
             stock_s = measure_faust(runtime, num_kills)
     name = f"recovery after SIGKILL, median of {num_kills}"
-    return [compare(name, statistics.median(ours_s), "s", "stock Faust, no state", statistics.median(stock_s))]
+    limit = Limit("value", "at most", 3, aim=2)
+    return [compare(name, statistics.median(ours_s), "s", "stock Faust, no state", statistics.median(stock_s), limit)]
 
 
 def measure_monitor(runtime: Runtime, feeder: Feeder, num_kills: int) -> list[float]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from driftloop.applying import apply_spec
 from schemas.connections import Runtime
@@ -74,43 +73,6 @@ class JsonEvents:
             ts_ms,
             self._tails[number % NUM_POOL_ROWS],
         )
-
-
-def make_json_values(num_events: int, start_ms: int, span_ms: int) -> Iterator[bytes]:
-    """Give events evenly spread over [start, start + span)."""
-    events = JsonEvents()
-    return (events.make(number, start_ms + number * span_ms // num_events) for number in range(num_events))
-
-
-def make_arrow_values(num_events: int, num_rows: int, start_ms: int, span_ms: int) -> Iterator[bytes]:
-    """Give Arrow IPC streams of so many rows each, with the same events in them."""
-    pool = make_frame(NUM_POOL_ROWS, seed=3)
-    for first in range(0, num_events, num_rows):
-        numbers = np.arange(first, first + num_rows)
-        rows = pool.take(numbers % NUM_POOL_ROWS)
-        features = [pa.array(rows[name].to_numpy()) for name in pool.columns if name != "score"]
-        table = pa.table(
-            {
-                "record_id": pa.array([f"r{number:010d}" for number in numbers]),
-                "model": pa.array([MODEL] * num_rows),
-                "ts": pa.array(start_ms + numbers * span_ms // num_events),
-                "score": pa.array(rows["score"].to_numpy()),
-                "features": pa.StructArray.from_arrays(features, [n for n in pool.columns if n != "score"]),
-            }
-        )
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-        yield sink.getvalue().to_pybytes()
-
-
-def fill(runtime: Runtime, topic: str, values: Iterator[bytes], headers: Any = None) -> None:
-    """Send values to the partitions in turn, and wait until all are in the log."""
-    producer = Producer(runtime.kafka)
-    for number, value in enumerate(values):
-        producer.produce(topic, None, value, headers, partition=number % runtime.num_partitions)
-    producer.flush(FLUSH_TIMEOUT_S)
-    producer.close()
 
 
 def read_now_ms() -> int:

@@ -13,30 +13,56 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from bench.kafka import run_kafka
 from driftloop.settings import format_clickhouse_url, read_settings
 from driftloop.stack import Stack
 from schemas.connections import Runtime, TopicNames
+from store.client import ClickHouse
+from store.migrations import migrate
 
 STOP_TIMEOUT_S = 15.0
 POLL_S = 0.02
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How benchmarks are run: the short form or the long one, on Apache Kafka or (None) on the embedded broker."""
+
+    short: bool = True
+    kafka_home: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """A broker and a ClickHouse that run: what leads to them, and their processes by name."""
+
+    runtime: Runtime
+    pids: dict[str, int]
+
+
 @contextmanager
-def run_servers() -> Iterator[Runtime]:
-    """Start a broker and a ClickHouse; yields what leads to them, and removes everything afterwards."""
-    with tempfile.TemporaryDirectory(prefix="driftloop-bench-") as folder:
+def run_servers(options: Options) -> Iterator[Servers]:
+    """Start a broker and a ClickHouse; everything is removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="driftloop-bench-") as folder, ExitStack() as exits:
         # Nothing of the caller's environment: a benchmark must not write to somebody's Kafka.
-        settings = read_settings(Path(folder), {})
+        environment, pids = {}, {}
+        if options.kafka_home is not None:
+            port = find_free_port()
+            kafka = run_kafka(options.kafka_home, Path(folder) / "apache-kafka", port, find_free_port())
+            pids["broker"] = exits.enter_context(kafka).pid
+            environment["DRIFTLOOP_KAFKA_BOOTSTRAP_SERVERS"] = f"127.0.0.1:{port}"
+        settings = read_settings(Path(folder), environment)
         stack = Stack(settings, find_free_port(), find_free_port(), print, roles=())
-        try:
-            stack.start()
-            yield stack.runtime
-        finally:
-            stack.stop()
+        exits.callback(stack.stop)
+        stack.start()
+        for child in stack.supervisor.children:
+            assert child.process is not None
+            pids["broker" if child.name == "kafka" else child.name] = child.process.pid
+        yield Servers(stack.runtime, pids)
 
 
 def separate(runtime: Runtime, name: str) -> Runtime:
@@ -48,11 +74,29 @@ def separate(runtime: Runtime, name: str) -> Runtime:
     )
 
 
-class Role:
-    """One role as `driftloop up` runs it, but never restarted; its output is in `log_path`."""
+def empty(runtime: Runtime, name: str) -> Runtime:
+    """Give the same topics with a database of this name that knows the references only: all is counted anew."""
+    known = runtime.clickhouse.database
+    renewed = replace(runtime, clickhouse=replace(runtime.clickhouse, database=f"bench_{name}"))
+    store = ClickHouse(renewed.clickhouse)
+    try:
+        migrate(store)
+        for table in ("reference_rows", "specs"):
+            store.command(f"INSERT INTO {table} SELECT * FROM {known}.{table}")
+    finally:
+        store.close()
+    return renewed
 
-    def __init__(self, runtime: Runtime, name: str) -> None:
-        self.log_path = Path(runtime.data) / f"{runtime.topics(name)}.log"
+
+class Role:
+    """One role as `driftloop up` runs it, but never restarted; its output is in `log_path`.
+
+    `worker` is its name among several of the same role.
+    """
+
+    def __init__(self, runtime: Runtime, name: str, worker: str = "") -> None:
+        self.name = name
+        self.log_path = Path(runtime.data) / f"{runtime.topics(worker or name)}.log"
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DRIFTLOOP_")}
         environment |= {
             "DRIFTLOOP_DATA": runtime.data,
@@ -64,8 +108,15 @@ class Role:
         }
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "driftloop.roles", name], stdout=log, stderr=log, env=environment
+                [sys.executable, "-m", "driftloop.roles", name, *(["--worker", worker] if worker else [])],
+                stdout=log,
+                stderr=log,
+                env=environment,
             )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
     def require_alive(self) -> None:
         """Raise RuntimeError with the end of the log when the process has ended."""
@@ -96,13 +147,26 @@ def run_roles(runtime: Runtime, *names: str) -> Iterator[list[Role]]:
         yield roles
 
 
+@contextmanager
+def run_workers(runtime: Runtime, name: str, num_workers: int) -> Iterator[list[Role]]:
+    """Run several workers of one role; they are stopped afterwards."""
+    with ExitStack() as stack:
+        roles = []
+        for number in range(num_workers):
+            roles.append(Role(runtime, name, f"{name}-{number}"))
+            stack.callback(roles[-1].stop)
+        yield roles
+
+
 class Watched(Protocol):
     """Something without which waiting is in vain."""
 
     def require_alive(self) -> None: ...
 
 
-def wait_until(is_true: Callable[[], bool], timeout_s: float, what: str, watched: Sequence[Watched]) -> None:
+def wait_until(
+    is_true: Callable[[], bool], timeout_s: float, what: str, watched: Sequence[Watched], poll_s: float = POLL_S
+) -> None:
     """Poll until true; TimeoutError naming what did not come, RuntimeError when something watched has ended."""
     deadline_s = time.monotonic() + timeout_s
     while not is_true():
@@ -110,7 +174,7 @@ def wait_until(is_true: Callable[[], bool], timeout_s: float, what: str, watched
             each.require_alive()
         if time.monotonic() > deadline_s:
             raise TimeoutError(f"waited {timeout_s:.0f} s for {what}")
-        time.sleep(POLL_S)
+        time.sleep(poll_s)
 
 
 def find_free_port() -> int:
