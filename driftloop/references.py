@@ -142,7 +142,7 @@ def freeze_reference(table: ReferenceTable, spec: ModelSpec, privacy_key: bytes)
         add_outputs(frame, inputs)
     if table.label is not None:
         labels = run_validation("labels", table, spec, privacy_key)
-        rows = np.array([int(record_id) for record_id in labels.record_id])
+        rows = np.array([int(record_id or "") for record_id in labels.record_id])
         values = labels.label if spec.task != "multiclass" else labels.label_text
         column = np.full(len(frame), np.nan) if spec.task != "multiclass" else np.full(len(frame), None, object)
         column[rows] = np.array(values, dtype=column.dtype)

@@ -29,19 +29,19 @@ def encode_predictions(columns: EventColumns, version: str, scored: Scored) -> l
     score = [None] * num_rows if scored.score is None else scored.score.tolist()
     names = list(scored.scores or ())
     by_class = [values.tolist() for values in (scored.scores or {}).values()]
+    segments = {key: values.tolist() for key, values in columns.segment.items()}
     encode = _ENCODER.encode
     return [
         encode(
             Prediction(
-                record_id=record_id,
+                record_id=record_id or "",
                 model=columns.model,
                 ts=ts,
                 model_version=version,
                 prediction=prediction[row],
                 score=score[row],
                 scores={name: values[row] for name, values in zip(names, by_class, strict=True)} or None,
-                segment={key: text for key, values in columns.segment.items() if (text := values[row]) is not None}
-                or None,
+                segment={key: text for key, values in segments.items() if (text := values[row]) is not None} or None,
             )
         )
         for row, (record_id, ts) in enumerate(zip(columns.record_id, columns.ts.tolist(), strict=True))

@@ -54,7 +54,7 @@ class FeatureRows:
     @classmethod
     def of_columns(cls, columns: EventColumns) -> FeatureRows:
         """Take the features of validated events."""
-        texts = {name: pa.array(values, pa.string()) for name, values in columns.texts.items()}
+        texts = {name: values.to_arrow(pa.string()) for name, values in columns.texts.items()}
         return cls(columns.numbers, texts, columns.num_rows)
 
     def read_number(self, name: str) -> Floats:
@@ -66,7 +66,7 @@ class FeatureRows:
         """Return a feature as strings (n,), null where it is missing; 1.0 reads "1"."""
         if name in self.texts:
             return self.texts[name]
-        return pa.array(format_numbers(self.read_number(name)), pa.string())
+        return format_numbers(self.read_number(name)).to_arrow(pa.string())
 
 
 class NumberColumn(msgspec.Struct, frozen=True):

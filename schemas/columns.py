@@ -8,17 +8,18 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from schemas.texts import TextColumn, join_texts, no_texts
+
 Kind = Literal["records", "predictions", "labels"]
-Texts = list[str | None]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(slots=True)
 class EventColumns:
-    """Events of one kind and one model, in log order; every array and list has `num_rows` entries.
+    """Events of one kind and one model, in log order; every column has `num_rows` entries.
 
-    `numbers` holds NaN and `texts` None where a feature is null or missing; booleans are 0/1; lists, blobs and inline
+    `numbers` holds NaN and `texts` null where a feature is null or missing; booleans are 0/1; lists, blobs and inline
     bytes are JSON in `texts`. A declared feature has its column always, an undeclared one where the batch has it.
     `extra` is the JSON of unknown keys. `has_features` tells predictions that carried features from those that did not.
     """
@@ -28,20 +29,20 @@ class EventColumns:
     offset: Ints
     row: npt.NDArray[np.int32]
     ts: Ints
-    record_id: list[str]
-    model_version: list[str] | None = None
+    record_id: TextColumn
+    model_version: TextColumn | None = None
     numbers: dict[str, Floats] = field(default_factory=dict)
-    texts: dict[str, Texts] = field(default_factory=dict)
-    segment: dict[str, Texts] = field(default_factory=dict)
-    trace_id: Texts | None = None
-    extra: Texts | None = None
+    texts: dict[str, TextColumn] = field(default_factory=dict)
+    segment: dict[str, TextColumn] = field(default_factory=dict)
+    trace_id: TextColumn | None = None
+    extra: TextColumn | None = None
     prediction: Floats | None = None
-    prediction_text: Texts | None = None
+    prediction_text: TextColumn | None = None
     score: Floats | None = None
     scores: dict[str, Floats] = field(default_factory=dict)
     has_features: npt.NDArray[np.bool_] | None = None
     label: Floats | None = None
-    label_text: Texts | None = None
+    label_text: TextColumn | None = None
 
     @property
     def num_rows(self) -> int:
@@ -51,25 +52,17 @@ class EventColumns:
     def take(self, index: npt.NDArray[Any]) -> EventColumns:
         """Give the rows at `index` (positions, or a mask), in that order."""
         positions = np.flatnonzero(index) if index.dtype == np.bool_ else index
-        listed = positions.tolist()
-        return EventColumns(**{f.name: _take(getattr(self, f.name), positions, listed) for f in fields(self)})
+        return EventColumns(**{f.name: _take(getattr(self, f.name), positions) for f in fields(self)})
 
-    def segment_values(self, key: str) -> Texts:
+    def segment_values(self, key: str) -> TextColumn:
         """Give each row's value of a segment key: from the segment map, else from the feature of that name."""
-        features: Texts
-        if key in self.numbers and key in self.texts:
-            features = [
-                text if text is not None else number
-                for text, number in zip(self.texts[key], format_numbers(self.numbers[key]), strict=True)
-            ]
-        elif key in self.numbers:
-            features = format_numbers(self.numbers[key])
-        else:
-            features = self.texts.get(key) or [None] * self.num_rows
-        sent = self.segment.get(key)
-        if sent is None:
-            return features
-        return [value if value is not None else other for value, other in zip(sent, features, strict=True)]
+        candidates = [column for column in (self.segment.get(key), self.texts.get(key)) if column is not None]
+        values = candidates[0] if candidates else no_texts(self.num_rows)
+        for column in candidates[1:]:
+            values = values.fill_null(column)
+        if key in self.numbers and values.is_null.any():
+            values = values.fill_null(format_numbers(self.numbers[key]))
+        return values
 
 
 def format_number(value: float) -> str:
@@ -88,11 +81,10 @@ def format_number(value: float) -> str:
     return f"{digits}e{power}"
 
 
-def format_numbers(values: Floats) -> Texts:
-    """Write each number as `format_number` does; None for NaN."""
-    unique, inverse = np.unique(values, return_inverse=True)
-    written: Texts = [None if value != value else format_number(value) for value in unique.tolist()]
-    return [written[position] for position in inverse.tolist()]
+def format_numbers(values: Floats) -> TextColumn:
+    """Write each number as `format_number` does; null for NaN."""
+    distinct, codes = np.unique(values, return_inverse=True)
+    return TextColumn.of_codes(codes, [None if value != value else format_number(value) for value in distinct.tolist()])
 
 
 def concatenate(blocks: list[EventColumns]) -> EventColumns:
@@ -113,13 +105,13 @@ def concatenate(blocks: list[EventColumns]) -> EventColumns:
     return EventColumns(**joined)
 
 
-def _take(column: Any, positions: npt.NDArray[Any], listed: list[int]) -> Any:
+def _take(column: Any, positions: npt.NDArray[Any]) -> Any:
     if isinstance(column, np.ndarray):
         return column[positions]
-    if isinstance(column, list):
-        return [column[position] for position in listed]
+    if isinstance(column, TextColumn):
+        return column.take(positions)
     if isinstance(column, dict):
-        return {name: _take(part, positions, listed) for name, part in column.items()}
+        return {name: _take(part, positions) for name, part in column.items()}
     return column
 
 
@@ -127,13 +119,9 @@ def _join(parts: list[Any], sizes: list[int]) -> Any:
     known = next((part for part in parts if part is not None), None)
     if known is None:
         return None
-    if isinstance(known, np.ndarray):
-        assert known.dtype == np.float64 or all(part is not None for part in parts)
-        return np.concatenate(
-            [np.full(size, np.nan) if part is None else part for part, size in zip(parts, sizes, strict=True)]
-        )
-    return [
-        value
-        for part, size in zip(parts, sizes, strict=True)
-        for value in (part if part is not None else [None] * size)
-    ]
+    if isinstance(known, TextColumn):
+        return join_texts([no_texts(size) if part is None else part for part, size in zip(parts, sizes, strict=True)])
+    assert known.dtype == np.float64 or all(part is not None for part in parts)
+    return np.concatenate(
+        [np.full(size, np.nan) if part is None else part for part, size in zip(parts, sizes, strict=True)]
+    )

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.codecs.blocks import Block
-from schemas.columns import Floats, Kind, Texts
+from schemas.columns import Floats, Kind
 from schemas.declarations import FeatureSpec, ModelSpec, Task
 from schemas.privacy import protect_texts
 from schemas.problems import Problem, Problems, missing_field
+from schemas.texts import NULL_LENGTH, TextColumn, no_texts
 from schemas.values import (
     Values,
     is_embedding,
@@ -50,7 +51,7 @@ class Features:
 
     present: npt.NDArray[np.bool_]
     numbers: dict[str, Floats] = field(default_factory=dict)
-    texts: dict[str, Texts] = field(default_factory=dict)
+    texts: dict[str, TextColumn] = field(default_factory=dict)
     problems: Problems = field(default_factory=dict)
 
 
@@ -88,7 +89,7 @@ def _read_declared(
             _add_problems(found.problems, problems)
         found.numbers[name] = numbers
         return
-    texts: Texts = [None] * num_rows
+    texts = no_texts(num_rows)
     if values is not None:
         check, expected = _CHECKS.get(declared.type, (None, ""))
         texts, problems = read_texts(values, path, check, expected)
@@ -96,11 +97,11 @@ def _read_declared(
     found.texts[name] = protect_texts(texts, declared.policy, privacy_key)
 
 
-def read_segments(block: Block, spec: ModelSpec, privacy_key: bytes) -> tuple[dict[str, Texts], Problems]:
+def read_segments(block: Block, spec: ModelSpec, privacy_key: bytes) -> tuple[dict[str, TextColumn], Problems]:
     """Read `segment`; a key that is a feature with a policy gets it too."""
     mapping = block.mapping("segment")
     problems = dict(mapping.problems)
-    segments: dict[str, Texts] = {}
+    segments: dict[str, TextColumn] = {}
     for key, values in mapping.columns.items():
         texts, found = read_texts(values, f"segment.{key}")
         _add_problems(problems, found)
@@ -110,10 +111,13 @@ def read_segments(block: Block, spec: ModelSpec, privacy_key: bytes) -> tuple[di
     return segments, problems
 
 
-def read_versions(block: Block) -> tuple[list[str], Problems]:
+def read_versions(block: Block) -> tuple[TextColumn, Problems]:
     """Read `model_version`; a prediction without one is of an outside model."""
     texts, problems = read_optional(block.column("model_version"), "model_version")
-    return [text or EXTERNAL for text in texts], problems
+    if (texts.length > 0).all():
+        return texts, problems
+    emptied = TextColumn(texts.buffer, texts.start, np.where(texts.length == 0, NULL_LENGTH, texts.length))
+    return emptied.fill_null(EXTERNAL), problems
 
 
 @dataclass(slots=True)
@@ -121,7 +125,7 @@ class Output:
     """What a model said of n rows: numbers, or texts for multiclass."""
 
     prediction: Floats | None
-    prediction_text: Texts | None
+    prediction_text: TextColumn | None
     score: Floats
     scores: dict[str, Floats]
     problems: Problems
@@ -144,8 +148,7 @@ def read_output(block: Block, task: Task) -> Output:
     _add_problems(problems, found)
     if text is not None and scores:
         text = _fill_with_likeliest(text, scores)
-    missing = np.isnan(number) if number is not None else np.array([value is None for value in text or []])
-    missing = missing & np.isnan(score)
+    missing = _find_missing(number, text) & np.isnan(score)
     for values_of_class in scores.values():
         missing &= np.isnan(values_of_class)
     for position in np.flatnonzero(missing).tolist():
@@ -153,21 +156,16 @@ def read_output(block: Block, task: Task) -> Output:
     return Output(number, text, score, scores, problems)
 
 
-def read_labels(block: Block, task: Task) -> tuple[Floats | None, Texts | None, Problems]:
+def read_labels(block: Block, task: Task) -> tuple[Floats | None, TextColumn | None, Problems]:
     """Read `label`, which must be there."""
     values = block.column("label")
     number, text, problems = _read_outcome(values, "label", task)
-    if text is not None:
-        missing = [position for position, value in enumerate(text) if value is None]
-    else:
-        assert number is not None
-        missing = np.flatnonzero(np.isnan(number)).tolist()
-    for position in missing:
+    for position in np.flatnonzero(_find_missing(number, text)).tolist():
         problems.setdefault(position, missing_field("label", "Send the truth about the record."))
     return number, text, problems
 
 
-def _read_outcome(values: Values, path: str, task: Task) -> tuple[Floats | None, Texts | None, Problems]:
+def _read_outcome(values: Values, path: str, task: Task) -> tuple[Floats | None, TextColumn | None, Problems]:
     """Read predictions or labels: numbers for regression, 0 or 1 for binary, texts for multiclass."""
     if task == "multiclass":
         texts, problems = read_texts(values, path, _is_scalar, "a class as text or number")
@@ -179,6 +177,15 @@ def _read_outcome(values: Values, path: str, task: Task) -> tuple[Floats | None,
             remedy = "Send the probability as score." if path == "prediction" else "Send 0 or 1."
             problems.setdefault(position, Problem("out_of_range", path, f"{sentence} {remedy}"))
     return numbers, None, problems
+
+
+def _find_missing(number: Floats | None, text: TextColumn | None) -> npt.NDArray[np.bool_]:
+    """Tell where an outcome, of which one of the two is there, is null."""
+    if text is not None:
+        return text.is_null
+    assert number is not None
+    missing: npt.NDArray[np.bool_] = np.isnan(number)
+    return missing
 
 
 def _find_improbable(score: Floats) -> Problems:
@@ -198,19 +205,17 @@ def _is_scalar(value: object) -> bool:
     return isinstance(value, str | int | float)
 
 
-def _fill_with_likeliest(texts: Texts, scores: dict[str, Floats]) -> Texts:
+def _fill_with_likeliest(texts: TextColumn, scores: dict[str, Floats]) -> TextColumn:
     """Fill gaps with the class of the largest score; of equal ones the first in the order of names."""
-    if None not in texts:
+    if not texts.is_null.any():
         return texts
     names = sorted(scores)
     table = np.column_stack([np.where(np.isnan(scores[name]), -np.inf, scores[name]) for name in names])
-    likeliest, known = table.argmax(axis=1).tolist(), (table.max(axis=1) > -np.inf).tolist()
-    return [
-        names[likeliest[position]] if text is None and known[position] else text for position, text in enumerate(texts)
-    ]
+    likeliest = np.where(table.max(axis=1) > -np.inf, table.argmax(axis=1), -1)
+    return texts.fill_null(TextColumn.of_codes(likeliest, names))
 
 
-def read_extra(block: Block, kind: Kind) -> tuple[Texts | None, Problems]:
+def read_extra(block: Block, kind: Kind) -> tuple[TextColumn | None, Problems]:
     """Read the fields that no one knows as JSON; None if no row has any."""
     values = block.unknown_fields(KNOWN_FIELDS[kind])
     if values is None:
@@ -218,7 +223,7 @@ def read_extra(block: Block, kind: Kind) -> tuple[Texts | None, Problems]:
     return read_texts(list(values), "extra")
 
 
-def read_traces(block: Block) -> tuple[Texts | None, Problems]:
+def read_traces(block: Block) -> tuple[TextColumn | None, Problems]:
     """Read `trace_id`; None if no row has one."""
     values = listed(block.column("trace_id"))
     if not any(values):

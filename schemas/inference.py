@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from schemas.columns import Floats, Texts, format_numbers
+from schemas.columns import Floats, format_numbers
 from schemas.declarations import FeatureSpec, FeatureType, ModelSpec
 from schemas.errors import ConfigurationError
 from schemas.privacy import protect_texts
@@ -99,7 +99,7 @@ def read_reference_features(frame: pd.DataFrame, spec: ModelSpec, privacy_key: b
             columns[name], problems = read_numbers(values, name, boolean=feature.type == "boolean")
         else:
             texts, problems = read_texts(values, name)
-            columns[name] = pd.Series(protect_texts(texts, feature.policy, privacy_key), dtype=object)
+            columns[name] = pd.Series(protect_texts(texts, feature.policy, privacy_key).tolist(), dtype=object)
         if problems:
             row, problem = min(problems.items())
             raise ConfigurationError(f"row {row}: {problem.message}", file=file, key=f"features.{name}")
@@ -125,13 +125,13 @@ def summarise_reference(
     if prediction is not None and spec.task == "regression":
         summary.cuts["prediction"] = find_cuts(np.asarray(prediction, dtype=np.float64))
     elif prediction is not None:
-        texts, _ = read_texts([_plain(value) for value in prediction], "prediction")
-        summary.categories["prediction"] = rank_values(texts, CATEGORIES_MAX)
+        outputs, _ = read_texts([_plain(value) for value in prediction], "prediction")
+        summary.categories["prediction"] = rank_values(outputs, CATEGORIES_MAX)
     for key in spec.segments:
         if key in frame.columns:
             values = frame[key]
             numeric = pd.api.types.is_numeric_dtype(values.dtype)
-            texts = format_numbers(values.to_numpy(dtype=np.float64)) if numeric else values.tolist()
+            texts = format_numbers(values.to_numpy(dtype=np.float64)).tolist() if numeric else values.tolist()
             summary.segment_values[key] = rank_values(texts, SEGMENT_VALUES_MAX)
     return summary
 
@@ -147,7 +147,7 @@ def find_cuts(values: Floats) -> list[float]:
     return cuts
 
 
-def rank_values(values: Texts, limit: int) -> list[str]:
+def rank_values(values: Iterable[str | None], limit: int) -> list[str]:
     """Give the values by falling count, equal counts in the order of the texts, at most `limit`."""
     counts = Counter(value for value in values if value is not None)
     ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))

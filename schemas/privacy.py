@@ -8,25 +8,24 @@ from __future__ import annotations
 import hashlib
 import hmac
 
-from schemas.columns import Texts
+import numpy as np
+
 from schemas.declarations import Policy
+from schemas.texts import TextColumn, no_texts
 
 MASK = "***"
 
 
-def protect_texts(values: Texts, policy: Policy | None, privacy_key: bytes) -> Texts:
+def protect_texts(values: TextColumn, policy: Policy | None, privacy_key: bytes) -> TextColumn:
     """Give the texts as they may be kept; nulls stay null. `drop` gives nulls: callers leave the column out."""
     if policy is None:
         return values
     if policy == "drop":
-        return [None] * len(values)
+        return no_texts(len(values))
     if policy == "mask":
-        return [None if value is None else MASK for value in values]
-    hashed: dict[str | None, str | None] = {
-        value: hash_text(value, privacy_key) for value in set(values) if value is not None
-    }
-    hashed[None] = None
-    return [hashed[value] for value in values]
+        return TextColumn.of_codes(np.minimum(values.length, 0), [MASK])
+    codes, distinct = values.factorize()
+    return TextColumn.of_codes(codes, [hash_text(value, privacy_key) for value in distinct])
 
 
 def hash_text(value: str, privacy_key: bytes) -> str:

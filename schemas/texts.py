@@ -21,6 +21,8 @@ Bytes = npt.NDArray[np.uint8]
 
 NULL_LENGTH = -1
 
+_STRING_BYTES_MAX = 2**31 - 1
+
 # What the kernel takes; the library hashes longer ones.
 _HASHED_LENGTH_MAX = 240
 
@@ -42,6 +44,18 @@ class TextColumn(Sequence[str | None]):
         if isinstance(texts, TextColumn):
             return texts
         return cls.of_arrow(pa.array(texts, pa.large_string()))
+
+    @classmethod
+    def of_codes(cls, codes: npt.NDArray[Any], distinct: Sequence[str | None]) -> TextColumn:
+        """Make a column of the texts at these positions in `distinct`; a code below 0 is a null."""
+        texts = cls.of([*distinct, None])
+        return texts.take(np.where(codes < 0, len(distinct), codes))
+
+    @classmethod
+    def repeat(cls, text: str, size: int) -> TextColumn:
+        """Make a column of one text over and over."""
+        data = np.array(bytearray(text.encode()), np.uint8)
+        return cls(data, np.zeros(size, np.int64), np.full(size, len(data), np.int32))
 
     @classmethod
     def of_arrow(cls, array: pa.Array) -> TextColumn:
@@ -89,33 +103,65 @@ class TextColumn(Sequence[str | None]):
     def __reduce__(self) -> tuple[Any, ...]:
         return TextColumn.of, (self.tolist(),)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[np.object_]:
+        texts: npt.NDArray[np.object_] = self.to_arrow().to_numpy(zero_copy_only=False)
+        return texts
+
+    def __arrow_array__(self, type: Any = None) -> pa.Array:
+        return self.to_arrow(pa.large_string() if type is None else type)
+
     @property
     def is_null(self) -> npt.NDArray[np.bool_]:
         """Which are null: bool[n]."""
         null: npt.NDArray[np.bool_] = self.length == NULL_LENGTH
         return null
 
+    @property
+    def has_text(self) -> bool:
+        """True unless every one is null."""
+        return bool((self.length != NULL_LENGTH).any())
+
     def take(self, positions: npt.NDArray[Any]) -> TextColumn:
         """Give the texts at these positions, in that order."""
         return TextColumn(self.buffer, self.start[positions], self.length[positions])
+
+    def fill_null(self, other: TextColumn | str) -> TextColumn:
+        """Give the texts, and where they are null those of the other column, or the one text."""
+        is_null = self.is_null
+        if not is_null.any():
+            return self
+        if isinstance(other, str):
+            other = TextColumn.repeat(other, len(self))
+        if is_null.all():
+            return other
+        buffer, (start, other_start) = _share_buffer([self, other])
+        return TextColumn(buffer, np.where(is_null, other_start, start), np.where(is_null, other.length, self.length))
 
     def tolist(self) -> list[str | None]:
         """Give them as Python texts."""
         # Not to_pylist, which makes an Arrow scalar of each first and takes ten times as long.
         return self.to_arrow().to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
 
-    def to_arrow(self) -> pa.Array:
-        """Give them as an Arrow array of large strings."""
+    def to_arrow(self, kind: Any = None) -> pa.Array:
+        """Give them as an Arrow array of large strings, or of another type of texts."""
+        kind = pa.large_string() if kind is None else kind
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            return self.to_arrow().cast(kind)
+        length = np.ascontiguousarray(self.length)
         ends = np.zeros(len(self) + 1, np.int64)
-        np.cumsum(np.maximum(self.length, 0), out=ends[1:])
+        np.cumsum(np.maximum(length, 0), out=ends[1:])
         data = np.empty(int(ends[-1]), np.uint8)
-        start, length = np.ascontiguousarray(self.start), np.ascontiguousarray(self.length)
+        start = np.ascontiguousarray(self.start)
         kernels.gather_texts(
             address(self.buffer), address(start), address(length), len(self), address(ends), address(data)
         )
         is_null = self.is_null
         validity = pa.py_buffer(np.packbits(~is_null, bitorder="little")) if is_null.any() else None
-        return pa.Array.from_buffers(pa.large_string(), len(self), [validity, pa.py_buffer(ends), pa.py_buffer(data)])
+        if pa.types.is_string(kind):
+            if len(data) > _STRING_BYTES_MAX:
+                raise OverflowError("texts of over 2 GB do not fit into one array of strings")
+            ends = ends.astype(np.int32)
+        return pa.Array.from_buffers(kind, len(self), [validity, pa.py_buffer(ends), pa.py_buffer(data)])
 
     def factorize(self) -> tuple[npt.NDArray[np.int32], list[str]]:
         """Number the texts in the order of first appearance: int32[n], -1 where null, and the distinct texts."""
@@ -151,14 +197,26 @@ def join_texts(columns: Sequence[TextColumn]) -> TextColumn:
     """Give the texts of several columns one after the other."""
     if len(columns) == 1:
         return columns[0]
-    sizes = np.cumsum([0, *(len(column.buffer) for column in columns)])
-    return TextColumn(
-        np.concatenate([column.buffer for column in columns]),
-        np.concatenate([column.start + size for column, size in zip(columns, sizes[:-1].tolist(), strict=True)]),
-        np.concatenate([column.length for column in columns]),
-    )
+    buffer, starts = _share_buffer(columns)
+    return TextColumn(buffer, np.concatenate(starts), np.concatenate([column.length for column in columns]))
 
 
 def no_texts(size: int) -> TextColumn:
     """Give a column of nulls."""
     return TextColumn(np.empty(0, np.uint8), np.zeros(size, np.int64), np.full(size, NULL_LENGTH, np.int32))
+
+
+def _share_buffer(columns: Sequence[TextColumn]) -> tuple[Bytes, list[Ints]]:
+    """Give one buffer that has the texts of all columns, and where they begin in it."""
+    places: dict[int, int] = {}
+    buffers: list[Bytes] = []
+    size = 0
+    for column in columns:
+        # Columns of one batch are slices of one buffer, which is copied once then, or not at all.
+        if id(column.buffer) not in places:
+            places[id(column.buffer)] = size
+            buffers.append(column.buffer)
+            size += len(column.buffer)
+    if len(buffers) == 1:
+        return buffers[0], [column.start for column in columns]
+    return np.concatenate(buffers), [column.start + places[id(column.buffer)] for column in columns]

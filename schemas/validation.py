@@ -14,7 +14,7 @@ import numpy as np
 from schemas.catalogue import Catalogue, ModelHistory, PublishedSpec
 from schemas.codecs import Block, decode_batch
 from schemas.codecs.blocks import NAMES_MAX, Positions, Refusal
-from schemas.columns import EventColumns, Ints, Kind, Texts, concatenate
+from schemas.columns import EventColumns, Ints, Kind, concatenate
 from schemas.events import DeadLetter
 from schemas.fields import (
     read_extra,
@@ -27,6 +27,7 @@ from schemas.fields import (
 )
 from schemas.messages import MessageBatch
 from schemas.problems import Problem, Problems
+from schemas.texts import TextColumn, no_texts
 from schemas.timestamps import read_times
 from schemas.topics import WATERMARK_HEADER
 from schemas.values import read_required
@@ -117,18 +118,17 @@ class _Validation:
     def _read_block(self, block: Block) -> None:
         """Split a block by model, refusing the rows that name none."""
         models, problems = read_required(block.column("model"), "model", "Name the model as in its spec.")
-        names = list(dict.fromkeys(models))
+        codes, names = models.factorize()
         if len(names) == 1 and not problems:
             self._read_model(names[0], block)
             return
         self._refuse_rows(block, problems, "")
-        by_model: dict[str, list[int]] = {name: [] for name in names}
-        for position, name in enumerate(models):
-            if position not in problems:
-                by_model[name].append(position)
-        for name, positions in by_model.items():
-            if positions:
-                self._read_model(name, block.take(np.array(positions, dtype=np.int64)))
+        is_named = np.ones(len(codes), dtype=np.bool_)
+        is_named[list(problems)] = False
+        for code, name in enumerate(names):
+            positions = np.flatnonzero((codes == code) & is_named)
+            if len(positions):
+                self._read_model(name, block.take(positions))
 
     def _read_model(self, model: str, block: Block) -> None:
         """Read the rows of one model, each under the spec version in force at its time."""
@@ -150,7 +150,7 @@ class _Validation:
         _add(problems, found)
         _add(problems, self._find_future(ts, block.message))
         versions = history.index_in_force(ts)
-        present = sorted(set(versions.tolist()))
+        present: list[int] = np.unique(versions).tolist()
         parts: list[EventColumns] = []
         for version in present:
             published = history.versions[version]
@@ -160,7 +160,7 @@ class _Validation:
                 rows = np.flatnonzero(versions == version)
                 chosen = block.take(rows)
             columns, found = self._read_rows(chosen, published)
-            columns.record_id = record_ids if rows is None else [record_ids[row] for row in rows.tolist()]
+            columns.record_id = record_ids if rows is None else record_ids.take(rows)
             columns.ts = ts if rows is None else ts[rows]
             _add(problems, found if rows is None else {int(rows[position]): found[position] for position in found})
             parts.append(columns)
@@ -193,7 +193,7 @@ class _Validation:
             offset=self.batch.offsets[block.message],
             row=block.row,
             ts=np.empty(0, dtype=np.int64),
-            record_id=[],
+            record_id=no_texts(0),
             segment=segment,
             trace_id=trace_id,
             extra=extra,
@@ -290,13 +290,13 @@ def _prune(columns: EventColumns, declared: set[str]) -> EventColumns:
     columns.numbers = {
         name: values for name, values in columns.numbers.items() if name in declared or not np.isnan(values).all()
     }
-    columns.texts = {name: values for name, values in columns.texts.items() if name in declared or _any_text(values)}
-    columns.segment = {key: values for key, values in columns.segment.items() if _any_text(values)}
+    columns.texts = {name: values for name, values in columns.texts.items() if name in declared or values.has_text}
+    columns.segment = {key: values for key, values in columns.segment.items() if values.has_text}
     columns.scores = {name: values for name, values in columns.scores.items() if not np.isnan(values).all()}
     columns.trace_id = columns.trace_id if _any_text(columns.trace_id) else None
     columns.extra = columns.extra if _any_text(columns.extra) else None
     return columns
 
 
-def _any_text(values: Texts | None) -> bool:
-    return values is not None and any(value is not None for value in values)
+def _any_text(values: TextColumn | None) -> bool:
+    return values is not None and values.has_text

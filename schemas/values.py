@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.columns import Floats, Texts, format_number
+from schemas.columns import Floats, format_number
 from schemas.problems import Problem, Problems, not_finite, wrong_type
+from schemas.texts import TextColumn
 
 Values: TypeAlias = "list[Any] | pa.Array"
 
@@ -100,10 +101,10 @@ def _float_of(value: float) -> float:
 
 def read_texts(
     values: Values, path: str, check: Callable[[Any], bool] | None = None, expected: str = ""
-) -> tuple[Texts, Problems]:
-    """Read texts, None where null: a number becomes its text, anything else JSON. `check` refuses non-null values."""
+) -> tuple[TextColumn, Problems]:
+    """Read texts, null where null: a number becomes its text, anything else JSON. `check` refuses non-null values."""
     if isinstance(values, pa.Array) and check is None and pa.types.is_integer(values.type):
-        return values.cast(pa.string()).to_pylist(), {}
+        return TextColumn.of_arrow(values.cast(pa.string())), {}
     values = listed(values)
     problems: Problems = {}
     if check is not None:
@@ -111,8 +112,8 @@ def read_texts(
             if value is not None and not check(value):
                 problems[position] = wrong_type(path, value, expected)
     if set(map(type, values)) <= _TEXT_TYPES:
-        return values, problems
-    texts: Texts = []
+        return TextColumn.of(values), problems
+    texts: list[str | None] = []
     for position, value in enumerate(values):
         if is_number(value) and not math.isfinite(_float_of(value)):
             problems.setdefault(position, not_finite(path, _float_of(value)))
@@ -121,7 +122,7 @@ def read_texts(
         except _TooDeep:
             problems.setdefault(position, Problem("malformed", path, f"{path} is nested deeper than {_DEPTH} levels."))
             texts.append(None)
-    return texts, problems
+    return TextColumn.of(texts), problems
 
 
 def text_of(value: Any) -> str | None:
@@ -169,34 +170,34 @@ def is_media(value: Any) -> bool:
     return isinstance(value, bytes)
 
 
-def read_required(values: Values, path: str, remedy: str) -> tuple[list[str], Problems]:
+def read_required(values: Values, path: str, remedy: str) -> tuple[TextColumn, Problems]:
     """Read texts that must be there and not be empty; "" stands where a problem is reported."""
     values = listed(values)
     if set(map(type, values)) == {str} and "" not in values:
-        return values, {}
+        return TextColumn.of(values), {}
     problems: Problems = {}
     for position, value in enumerate(values):
         if value is None or value == "":
             problems[position] = Problem("missing_field", path, f"{path} is missing. {remedy}")
         elif not isinstance(value, str):
             problems[position] = wrong_type(path, value, "a text", "Send it in quotes.")
-    return [value if isinstance(value, str) else "" for value in values], problems
+    return TextColumn.of([value if isinstance(value, str) else "" for value in values]), problems
 
 
-def read_optional(values: Values, path: str) -> tuple[Texts, Problems]:
+def read_optional(values: Values, path: str) -> tuple[TextColumn, Problems]:
     """Read texts that may be null."""
     values = listed(values)
     if set(map(type, values)) <= _TEXT_TYPES:
-        return values, {}
+        return TextColumn.of(values), {}
     problems = {
         position: wrong_type(path, value, "a text", "Send it in quotes.")
         for position, value in enumerate(values)
         if value is not None and not isinstance(value, str)
     }
-    return [value if isinstance(value, str) else None for value in values], problems
+    return TextColumn.of([value if isinstance(value, str) else None for value in values]), problems
 
 
-def split_mixed(values: Values, path: str) -> tuple[Floats | None, Texts | None, Problems]:
+def split_mixed(values: Values, path: str) -> tuple[Floats | None, TextColumn | None, Problems]:
     """Read an undeclared feature: numbers and booleans to numbers, the rest to texts; None for an empty part."""
     if isinstance(values, pa.Array) and _is_arrow_number(values.type):
         numbers, problems = read_numbers(values, path)
@@ -207,7 +208,7 @@ def split_mixed(values: Values, path: str) -> tuple[Floats | None, Texts | None,
         numbers, problems = read_numbers(values, path)
         return numbers, None, problems
     if kinds <= _TEXT_TYPES:
-        return None, values, {}
+        return None, TextColumn.of(values), {}
     numbers, problems = read_numbers([value if is_number(value) else None for value in values], path)
     texts, more = read_texts([None if is_number(value) else value for value in values], path)
     return numbers, texts, problems | more

@@ -28,6 +28,7 @@ from schemas.declarations import (
 )
 from schemas.events import Measurement, RetrainRequest, encode_event
 from schemas.identity import request_id
+from schemas.texts import TextColumn
 from store.client import ClickHouse
 from store.events import insert_events
 from store.log import Producer, apply_topics
@@ -175,13 +176,13 @@ class Rows:
             offset=np.arange(self.first_offset, self.first_offset + len(self.ids)),
             row=np.zeros(len(self.ids), np.int32),
             ts=self.ts,
-            record_id=self.ids,
+            record_id=TextColumn.of(self.ids),
         )
         if kind == "records":
             columns.numbers = {"amount": self.amount}
-            columns.texts = {"country": list(self.country)}
+            columns.texts = {"country": TextColumn.of(list(self.country))}
         elif kind == "predictions":
-            columns.model_version = ["external"] * len(self.ids)
+            columns.model_version = TextColumn.repeat("external", len(self.ids))
             columns.score = self.score
             columns.prediction = (self.score >= 0.5).astype(float)
             columns.has_features = np.zeros(len(self.ids), np.bool_)

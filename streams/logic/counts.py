@@ -158,7 +158,7 @@ def _code_category(layout: Layout, columns: EventColumns, category: CategoryFiel
     name = category.name
     texts = columns.texts.get(name) if layout.part == "inputs" else columns.prediction_text
     if texts is not None:
-        return code_texts(TextColumn.of(texts))
+        return code_texts(texts)
     numbers = _number_column(layout, columns, name)
     if numbers is None:
         return CodedText(np.full(columns.num_rows, -1, np.int32), [])
@@ -174,5 +174,5 @@ def _code_presence(columns: EventColumns, name: str) -> CodedText:
     texts = columns.texts.get(name)
     codes = np.full(columns.num_rows, -1, np.int32)
     if texts is not None:
-        codes[~TextColumn.of(texts).is_null] = 0
+        codes[~texts.is_null] = 0
     return CodedText(codes, [""])

@@ -167,7 +167,7 @@ class _Counting:
         else:
             assert columns.model_version is not None
             hashes = hash_ids(columns.model, columns.record_id, columns.model_version)
-            for version, rows in _split(TextColumn.of(columns.model_version)):
+            for version, rows in _split(columns.model_version):
                 self._count_version(version, "outputs", rows, hashes, assigned)
             self._count_embedded_inputs(assigned)
 
@@ -370,7 +370,7 @@ def _list_segments(columns: EventColumns, whole: _Grouping, rows: Ints) -> Itera
     for key in published.spec.segments:
         known = published.segment_values.get(key, [])
         codes = {value: code for code, value in enumerate(known)}
-        segment = code_texts(TextColumn.of(columns.segment_values(key))).map_to(codes, len(known))[rows]
+        segment = code_texts(columns.segment_values(key)).map_to(codes, len(known))[rows]
         names = [f"{key}={value}" for value in [*known, OTHER]]
         group = whole.group * np.int32(len(names)) + segment
         yield _Grouping(whole.model, whole.version, published, group, whole.window_start, names)

@@ -9,6 +9,7 @@ import pytest
 
 from schemas.columns import EventColumns
 from schemas.connections import ClickHouseConnection
+from schemas.texts import TextColumn
 from store.client import ClickHouse
 from store.event_reads import read_labelled, read_training_rows, read_window
 from store.events import event_rows, insert_event_rows, insert_events
@@ -40,9 +41,9 @@ def _records(model: str, ids: list[str], ts: list[int], offsets: list[int], **mo
         offset=np.array(offsets, np.int64),
         row=np.zeros(num_rows, np.int32),
         ts=np.array(ts, np.int64),
-        record_id=ids,
+        record_id=TextColumn.of(ids),
         numbers={"amount": np.array([float(o) for o in offsets]), "hole": np.array([np.nan] + [1.0] * (num_rows - 1))},
-        texts={"country": [None if o % 3 == 0 else f"C{o % 3}" for o in offsets]},
+        texts={"country": TextColumn.of([None if o % 3 == 0 else f"C{o % 3}" for o in offsets])},
         **more,  # type: ignore[arg-type]
     )
 
@@ -50,7 +51,7 @@ def _records(model: str, ids: list[str], ts: list[int], offsets: list[int], **mo
 def _predictions(model: str, version: str, ids: list[str], ts: list[int], offsets: list[int]) -> EventColumns:
     events = _records(model, ids, ts, offsets)
     events.kind = "predictions"
-    events.model_version = [version] * len(ids)
+    events.model_version = TextColumn.repeat(version, len(ids))
     events.prediction = np.array([float(o % 2) for o in offsets])
     events.score = np.array([o / 100 for o in offsets])
     events.scores = {"a": np.array([0.25] * len(ids))}
@@ -65,7 +66,7 @@ def _labels(model: str, ids: list[str], ts: list[int], offsets: list[int], label
         offset=np.array(offsets, np.int64),
         row=np.zeros(len(ids), np.int32),
         ts=np.array(ts, np.int64),
-        record_id=ids,
+        record_id=TextColumn.of(ids),
         label=np.array(labels),
     )
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.columns import EventColumns
+from schemas.texts import TextColumn
 from streams.logic.counts import CodedRows
 from streams.logic.exact_sums import pack_sum, to_fraction, unpack_sum
 from streams.logic.layouts import DEVIATION_MAX, Layout, NumberField
@@ -26,7 +27,8 @@ LAYOUT = Layout(
 def add_exactly(x: list[float], y: list[float], rows: list[int], groups: list[int]) -> list[list[int]]:
     """Give per group Σx, Σy, Σx², Σy² of the chosen rows."""
     columns = EventColumns(
-        "records", "m", np.arange(len(x)), np.zeros(len(x), np.int32), np.arange(len(x)), list(map(str, range(len(x)))),
+        "records", "m", np.arange(len(x)), np.zeros(len(x), np.int32), np.arange(len(x)),
+        TextColumn.of(list(map(str, range(len(x))))),
         numbers={"x": np.array(x, np.float64), "y": np.array(y, np.float64)},
     )  # fmt: skip
     found = CodedRows(LAYOUT, columns).count(np.array(rows, np.int64), np.array(groups, np.int32), 3)

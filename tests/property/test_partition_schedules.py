@@ -26,6 +26,7 @@ from schemas.spec import (
     default_alerts,
     default_performance,
 )
+from schemas.texts import TextColumn
 from schemas.validation import Validated
 from store.summaries import IdBlock, Marker, Place, StoredPartition, SummaryRow
 from streams.logic.partition import Partition, Snapshot
@@ -195,9 +196,9 @@ def deliver(partition: Partition, log: list[Event], begin: int, end: int, kind: 
     columns = EventColumns(
         kind, "m",
         np.array([event.offset for event in valid], np.int64), np.zeros(len(valid), np.int32),
-        np.array([event.ts for event in valid], np.int64), [event.record_id for event in valid],
-        model_version=[event.version for event in valid] if kind == "predictions" else None,
-        numbers={"x": np.array([event.x for event in valid])}, texts={"c": [event.c for event in valid]},
+        np.array([event.ts for event in valid], np.int64), TextColumn.of([event.record_id for event in valid]),
+        model_version=TextColumn.of([event.version for event in valid]) if kind == "predictions" else None,
+        numbers={"x": np.array([event.x for event in valid])}, texts={"c": TextColumn.of([event.c for event in valid])},
         score=np.zeros(len(valid)) if kind == "predictions" else None,
         has_features=np.ones(len(valid), np.bool_) if kind == "predictions" else None,
     )  # fmt: skip

@@ -24,6 +24,7 @@ from schemas.spec import (
     default_alerts,
     default_performance,
 )
+from schemas.texts import TextColumn
 from schemas.validation import Validated
 from store.summaries import Place, StoredPartition, SummaryRow
 from streams.logic.partition import Partition
@@ -88,8 +89,9 @@ def count(events: list[Event], cuts: Iterable[int], partition: int = 0) -> list[
 def make_columns(events: list[Event], offsets: np.ndarray) -> EventColumns:
     ids, ts, x, flag, c, note = ([event[field] for event in events] for field in range(6))
     return EventColumns(
-        "records", "m", offsets, np.zeros(len(events), np.int32), np.array(ts, np.int64), list(ids),
-        numbers={"x": np.array(x, np.float64), "flag": np.array(flag, np.float64)}, texts={"c": c, "note": note},
+        "records", "m", offsets, np.zeros(len(events), np.int32), np.array(ts, np.int64), TextColumn.of(ids),
+        numbers={"x": np.array(x, np.float64), "flag": np.array(flag, np.float64)},
+        texts={"c": TextColumn.of(c), "note": TextColumn.of(note)},
     )  # fmt: skip
 
 

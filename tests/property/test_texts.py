@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
@@ -26,6 +27,29 @@ def test_a_column_is_like_a_list(first: list[str | None], second: list[str | Non
     codes, distinct = taken.factorize()
     assert distinct == list(dict.fromkeys(text for text in taken if text is not None))
     assert [None if code < 0 else distinct[code] for code in codes.tolist()] == taken.tolist()
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.none() | st.text(max_size=9), st.none() | st.sampled_from(["", "DE", "é"]))))
+def test_gaps_are_filled(pairs: list[tuple[str | None, str | None]]) -> None:
+    first, second = TextColumn.of([a for a, _ in pairs]), TextColumn.of([b for _, b in pairs])
+    assert first.fill_null(second) == [b if a is None else a for a, b in pairs]
+    assert second.fill_null("") == ["" if b is None else b for _, b in pairs]
+    codes, distinct = first.factorize()
+    assert TextColumn.of_codes(codes, distinct) == first
+    assert first.has_text == any(a is not None for a, _ in pairs)
+    for kind in (pa.string(), pa.large_string()):
+        arrow = first.to_arrow(kind)
+        arrow.validate(full=True)
+        assert arrow == pa.array(first, kind) == pa.array([a for a, _ in pairs], kind)
+        assert TextColumn.of_arrow(arrow[1:]) == first[1:]
+
+
+def test_columns_of_one_buffer_are_joined_without_copying_it() -> None:
+    column = TextColumn.of(["DE", None, "FR"])
+    joined = join_texts([column[1:], column.take(np.array([0, 0]))])
+    assert joined.buffer is column.buffer
+    assert joined == [None, "FR", "DE", "DE"]
 
 
 def test_many_distinct_texts_are_numbered() -> None:

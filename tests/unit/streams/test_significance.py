@@ -20,6 +20,7 @@ from schemas.spec import (
     default_alerts,
     default_performance,
 )
+from schemas.texts import TextColumn
 from schemas.validation import Validated
 from store.summaries import Place, StoredPartition
 from streams.logic.partition import Partition
@@ -89,8 +90,8 @@ def count_as_events(rows: Rows, published: PublishedSpec) -> dict[tuple[str, str
     num = len(rows)
     columns = EventColumns(
         kind="predictions", model="m", offset=np.arange(num), row=np.zeros(num, np.int32), ts=rows.ts,
-        record_id=[str(row) for row in range(num)], model_version=["1"] * num,
-        numbers=dict(rows.numbers), texts={name: values.tolist() for name, values in rows.texts.items()},
+        record_id=TextColumn.of([str(row) for row in range(num)]), model_version=TextColumn.repeat("1", num),
+        numbers=dict(rows.numbers), texts={name: TextColumn.of(values.tolist()) for name, values in rows.texts.items()},
         prediction=rows.prediction, score=rows.score, has_features=np.ones(num, np.bool_),
     )  # fmt: skip
     offsets = np.arange(num)
