@@ -76,14 +76,21 @@ def scan_p_values(window: Counts, reference: Counts) -> Floats:
     n = np.sum(window, axis=-1, keepdims=True)
     m = np.sum(reference, axis=-1, keepdims=True)
     below, reference_below = np.cumsum(window, axis=-1), np.cumsum(reference, axis=-1)
-    # Rounded first, as the cuts' ranks are: 0.15 × 100 is 15.000000000000002 in binary.
-    ranks = np.maximum(1.0, np.ceil(np.round(m * SCAN_QUANTILES, 9)))
-    position = (reference_below[..., None, :] < ranks[..., None]).sum(axis=-1)
-    position = np.minimum(position, window.shape[-1] - 1)
-    hits = np.take_along_axis(below, position, axis=-1)
-    marked = hits + np.take_along_axis(reference_below, position, axis=-1)
+    cuts = np.broadcast_to(find_scanned_cuts(reference), (*below.shape[:-1], len(SCAN_QUANTILES)))
+    hits = np.take_along_axis(below, cuts, axis=-1)
+    marked = hits + np.take_along_axis(reference_below, cuts, axis=-1)
     p_values: Floats = np.minimum(1.0, len(SCAN_QUANTILES) * fisher_p_values(hits, n, marked, n + m).min(axis=-1))
     return p_values
+
+
+def find_scanned_cuts(reference: Counts) -> NDArray[np.int64]:
+    """Give int64[..., 9], ascending: which of a reference's cuts are its order statistics at SCAN_QUANTILES."""
+    below = np.cumsum(reference, axis=-1)
+    # Rounded first, as the cuts' ranks are: 0.15 × 100 is 15.000000000000002 in binary.
+    ranks = np.maximum(1.0, np.ceil(np.round(below[..., -1:] * SCAN_QUANTILES, 9)))
+    cuts = (below[..., None, :] < ranks[..., None]).sum(axis=-1)
+    found: NDArray[np.int64] = np.minimum(cuts, reference.shape[-1] - 1)
+    return found
 
 
 def share_p_values(window: Counts, reference: Counts) -> Floats:

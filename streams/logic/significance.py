@@ -75,35 +75,39 @@ def compare_counts(
     segments = [segment for segment in window if segment in reference]
     now, before = (np.stack([counts[each] for each in segments]) for counts in (window, reference))
     found: list[Tested] = []
-    for columns in _batch(list_tested(published, part), len(segments)):
+    for columns in batch_columns(list_tested(published, part), len(segments)):
         compare = compare_numbers if isinstance(columns[0], NumberField) else compare_categories
-        values, nulls = _gather(columns, now)
-        reference_values, reference_nulls = _gather(columns, before)
+        values, nulls = _flatten(*gather_columns(columns, now))
+        reference_values, reference_nulls = _flatten(*gather_columns(columns, before))
         comparison = compare(values, reference_values, nulls, reference_nulls, floors)
         names = [(column.name, segment) for column in columns for segment in segments]
         found += _list(names, comparison, values.sum(axis=-1), reference_values.sum(axis=-1))
     return found
 
 
-def _batch(fields: Sequence[Field], num_segments: int) -> Iterator[list[Field]]:
-    """Give columns of one kind and of like length together, as many as fit."""
+def batch_columns(fields: Sequence[Field], num_rows: int) -> Iterator[list[Field]]:
+    """Give columns of one kind and of like length together, as many as fit with so many vectors of counts."""
 
     def describe(each: Field) -> tuple[bool, int]:
         return isinstance(each, NumberField), each.num_slots.bit_length()
 
     for (_, bits), group in groupby(sorted(fields, key=describe), key=describe):
         columns = list(group)
-        step = max(1, _CELLS_MAX // (num_segments << bits))
+        step = max(1, _CELLS_MAX // (max(num_rows, 1) << bits))
         yield from (columns[begin : begin + step] for begin in range(0, len(columns), step))
 
 
-def _gather(fields: Sequence[Field], counts: Ints) -> tuple[Ints, Ints]:
-    """Give from counts [segments, slots] those of the values [fields × segments, cells] and of nulls."""
+def gather_columns(fields: Sequence[Field], counts: Ints) -> tuple[Ints, Ints]:
+    """Give from counts [n, layout.num_slots] those of values [fields, n, cells] and of nulls [fields, n]."""
     sizes = [each.num_bins if isinstance(each, NumberField) else len(each.values) + 1 for each in fields]
     values = np.zeros((len(fields), len(counts), max(sizes)), np.int64)
     for place, each, size in zip(values, fields, sizes, strict=True):
         place[:, :size] = counts[:, each.slot : each.slot + size]
     nulls = np.stack([counts[:, each.slot + size] for each, size in zip(fields, sizes, strict=True)])
+    return values, nulls
+
+
+def _flatten(values: Ints, nulls: Ints) -> tuple[Ints, Ints]:
     return values.reshape(-1, values.shape[-1]), nulls.ravel()
 
 

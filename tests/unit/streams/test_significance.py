@@ -7,80 +7,19 @@ import pytest
 
 from measures.calibration import compare_categories, compare_numbers
 from schemas.columns import EventColumns
-from schemas.inference import find_cuts
 from schemas.messages import MessageBatch
-from schemas.spec import (
-    Catalogue,
-    FeatureSpec,
-    ModelHistory,
-    ModelSpec,
-    PublishedSpec,
-    ReferenceSource,
-    WindowSpec,
-    default_alerts,
-    default_performance,
-)
+from schemas.spec import Catalogue, ModelHistory, PublishedSpec
 from schemas.texts import TextColumn
 from schemas.validation import Validated
 from store.summaries import Place, StoredPartition
 from streams.logic.partition import Partition
 from streams.logic.reference_counts import count_reference, count_reference_windows
-from streams.logic.rows import Rows, segment_texts
+from streams.logic.rows import Rows
 from streams.logic.significance import compare_counts, list_tested, make_budget
 from streams.logic.summaries import merge_rows
+from tests.mixed_rows import NUM_ROWS, PUBLISHED, REFERENCE, SIZE_MS, draw_rows
 
-SIZE_MS = 1_000
-NUM_ROWS = 3_000
 TOPIC_ID = "00000000-0000-0000-0000-000000000001"
-
-FEATURES = {
-    "amount": FeatureSpec(type="number", min=-1.0, max=1.0),
-    "country": FeatureSpec(type="category", values=["DE", "FR", "IT"]),
-    "flag": FeatureSpec(type="boolean"),
-    "gone": FeatureSpec(type="number", policy="drop"),
-    "note": FeatureSpec(type="text"),
-}
-
-
-def draw_rows(seed: int, num: int = NUM_ROWS) -> Rows:
-    """Rows with nulls in every column, and a country that the reference ranks too low to have a segment."""
-    rng = np.random.default_rng(seed)
-
-    def punch(values: np.ndarray, missing: object) -> np.ndarray:
-        return np.where(rng.random(num) < 0.02, missing, values)
-
-    countries = np.array(["DE", "FR", "AT", "CH"], dtype=object)
-    rows = Rows(ts=np.sort(rng.integers(0, 10 * SIZE_MS, num)))
-    rows.numbers = {
-        "amount": punch(np.round(rng.normal(size=num), 2), np.nan).astype(float),
-        "flag": punch((rng.random(num) < 0.3).astype(float), np.nan).astype(float),
-    }
-    rows.texts = {
-        "country": punch(countries[rng.choice(4, num, p=[0.5, 0.3, 0.15, 0.05])], None),
-        "note": punch(np.full(num, "text", dtype=object), None),
-    }
-    rows.score, rows.prediction = rng.random(num), (rng.random(num) < 0.4).astype(float)
-    rows.segments = {key: segment_texts(rows, key) for key in ("country", "flag")}
-    return rows
-
-
-def publish(rows: Rows) -> PublishedSpec:
-    spec = ModelSpec(
-        model="m", task="binary", reference=ReferenceSource(file="r.csv"), features=FEATURES,
-        segments=["country", "flag"], windows=WindowSpec(size_ms=SIZE_MS, lateness_ms=0, retention=100),
-        performance=default_performance("binary"), alerts=default_alerts(),
-    )  # fmt: skip
-    assert rows.score is not None
-    return PublishedSpec(
-        spec=spec, spec_version=1, effective_from=0, published_at=0, reference_hash="h", reference_rows=len(rows),
-        cuts={"amount": find_cuts(rows.numbers["amount"]), "score": find_cuts(rows.score)},
-        categories={"country": ["DE", "FR", "AT"], "prediction": ["0", "1"]},
-        segment_values={"country": ["DE", "FR"], "flag": ["0", "1"]},
-    )  # fmt: skip
-
-
-REFERENCE = draw_rows(1)
-PUBLISHED = publish(REFERENCE)
 
 
 def count_as_events(rows: Rows, published: PublishedSpec) -> dict[tuple[str, str], np.ndarray]:
