@@ -2,10 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
+
+NULL_LENGTH = -1
+
+
+class MessageValues(Sequence[bytes | None]):
+    """Values of messages as slices of one buffer: `buffer[start[i] : start[i] + length[i]]`, no value where -1."""
+
+    __slots__ = ("buffer", "length", "start")
+
+    def __init__(
+        self, buffer: npt.NDArray[np.uint8], start: npt.NDArray[np.int64], length: npt.NDArray[np.int32]
+    ) -> None:
+        self.buffer = buffer
+        self.start = start
+        self.length = length
+
+    @classmethod
+    def of(cls, values: Sequence[bytes | None]) -> MessageValues:
+        """Put values into one buffer."""
+        if isinstance(values, MessageValues):
+            return values
+        length = np.fromiter((NULL_LENGTH if value is None else len(value) for value in values), np.int32, len(values))
+        end = np.cumsum(np.maximum(length, 0), dtype=np.int64)
+        sent = b"".join(values) if NULL_LENGTH not in length else b"".join(value or b"" for value in values)  # type: ignore[arg-type]
+        return cls(np.frombuffer(sent, np.uint8), end - np.maximum(length, 0), length)
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> MessageValues: ...
+    def __getitem__(self, index: int | slice) -> bytes | MessageValues | None:
+        if isinstance(index, slice):
+            return MessageValues(self.buffer, self.start[index], self.length[index])
+        length = int(self.length[index])
+        if length == NULL_LENGTH:
+            return None
+        start = int(self.start[index])
+        return self.buffer[start : start + length].tobytes()
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        for start, length in zip(self.start.tolist(), self.length.tolist(), strict=True):
+            yield None if length == NULL_LENGTH else self.buffer[start : start + length].tobytes()
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to any sequence of the same values."""
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"MessageValues.of({list(self)!r})"
 
 
 @dataclass(slots=True)
@@ -21,7 +77,7 @@ class MessageBatch:
     partition: int
     offsets: npt.NDArray[np.int64]
     timestamps: npt.NDArray[np.int64]
-    values: list[bytes | None]
+    values: Sequence[bytes | None]
     headers: dict[int, list[tuple[str, bytes]]] = field(default_factory=dict)
     keys: dict[int, bytes | None] = field(default_factory=dict)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from aiokafka.errors import CorruptRecordException
 
-from schemas.messages import MessageBatch
+from schemas.messages import MessageBatch, MessageValues
 from streams.chunks import Chunk
+from streams.record_sets import Records, unpack
 
-_LOG_APPEND_TIME = 1
+Headers = list[tuple[str, bytes]]
 
 
 def read_chunk(chunk: Chunk, topic_id: str, since: int) -> MessageBatch:
@@ -18,43 +20,58 @@ def read_chunk(chunk: Chunk, topic_id: str, since: int) -> MessageBatch:
     The first batch may begin before the offset that was asked for.
     """
     since = max(since, chunk.start)
-    offsets, timestamps = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    values: list[bytes | None] = []
-    headers: dict[int, list[tuple[str, bytes]]] = {}
-    keys: dict[int, bytes | None] = {}
-    for batch in chunk.take():
-        if batch.next_offset <= since:
-            continue
-        records = list(batch)
-        if batch.base_offset < since:
-            records = [record for record in records if record.offset >= since]
-        begin = len(values)
-        values += [record.value for record in records]
-        if len(records) == batch.next_offset - batch.base_offset:
-            offsets.append(np.arange(batch.base_offset, batch.next_offset, dtype=np.int64))
-        else:
-            offsets.append(np.array([record.offset for record in records], np.int64))
-        if batch.timestamp_type == _LOG_APPEND_TIME:
-            timestamps.append(np.full(len(records), batch.max_timestamp, np.int64))
-        else:
-            timestamps.append(np.array([record.timestamp for record in records], np.int64))
-        for index, record in enumerate(records, begin):
-            if record.headers:
-                headers[index] = [(name, content or b"") for name, content in record.headers]
-                keys[index] = record.key
-            elif record.value is None:
-                keys[index] = record.key
+    records = unpack([batch for batch in chunk.take() if batch.next_offset > since], since)
     topic, partition = chunk.tp
-    return MessageBatch(
-        topic, topic_id, partition, np.concatenate(offsets), np.concatenate(timestamps), values, headers, keys
-    )
+    values = MessageValues(records.buffer, records.value_start, records.value_length)
+    headers = _read_headers(records)
+    with_key = [*headers, *np.flatnonzero((records.value_length < 0) & (records.num_headers == 0)).tolist()]
+    keys = {index: _slice(records, int(records.key_start[index]), int(records.key_length[index])) for index in with_key}
+    return MessageBatch(topic, topic_id, partition, records.offset, records.timestamp, values, headers, keys)
+
+
+def _read_headers(records: Records) -> dict[int, Headers]:
+    """Give the headers of the messages that have any; most producers send the same with every message."""
+    known: dict[bytes, Headers] = {}
+    headers: dict[int, Headers] = {}
+    for index in np.flatnonzero(records.num_headers).tolist():
+        start, length = int(records.headers_start[index]), int(records.headers_length[index])
+        sent = records.buffer[start : start + length].tobytes()
+        if sent not in known:
+            known[sent] = _parse_headers(sent, int(records.num_headers[index]))
+        headers[index] = known[sent]
+    return headers
+
+
+def _parse_headers(sent: bytes, num_headers: int) -> Headers:
+    headers, position = [], 0
+    for _ in range(num_headers):
+        size, position = decode_varint(sent, position)
+        name, position = sent[position : position + size], position + size
+        size, position = decode_varint(sent, position)
+        content, position = sent[position : position + max(0, size)], position + max(0, size)
+        headers.append((name.decode("utf-8", "replace"), content))
+    return headers
+
+
+def decode_varint(sent: bytes, position: int) -> tuple[int, int]:
+    """Read a zigzag varint; gives it and the position behind it. CorruptRecordException if it does not end."""
+    bits = 0
+    for shift, byte in enumerate(sent[position : position + 10]):
+        bits |= (byte & 0x7F) << (7 * shift)
+        if not byte & 0x80:
+            return (bits >> 1) ^ -(bits & 1), position + shift + 1
+    raise CorruptRecordException("the headers of a record cannot be read")
+
+
+def _slice(records: Records, start: int, length: int) -> bytes | None:
+    return None if length < 0 else records.buffer[start : start + length].tobytes()
 
 
 def cut_batch(batch: MessageBatch, num_messages_max: int, num_bytes_max: int) -> Iterator[MessageBatch]:
     """Cut a batch into consecutive ones that are small enough to be counted without holding the event loop."""
     if not len(batch):
         return
-    sizes = np.fromiter((0 if value is None else len(value) for value in batch.values), np.int64, len(batch))
+    sizes = np.maximum(MessageValues.of(batch.values).length, 0).astype(np.int64)
     block = (np.cumsum(sizes) - sizes) // num_bytes_max
     changes = np.flatnonzero(block[1:] != block[:-1]) + 1
     begin = 0

@@ -7,7 +7,8 @@ Stock Faust costs 70 µs an event, whatever one tunes, because it handles each m
 handled as seldom as a message, and its events are never objects of their own. Other topics are left as they are.
 
 What it touches of aiokafka is private, and `check_internals` refuses to start on sources other than these:
-1. `Fetcher._proc_fetch_request` is wrapped on the one instance: it alone fills `Fetcher._records`;
+1. `Fetcher._proc_fetch_request` is wrapped on the one instance: it alone fills `Fetcher._records`; what it puts fetched
+   bytes into is our `RecordSet`, which remembers them, for every consumer of the process;
 2. `Fetcher._records[tp]._partition_records` is replaced by our subclass of `PartitionRecords`;
 3. `PartitionRecords._unpack_records` is mirrored (control batches, aborted transactions, positions);
 4. `AIOKafkaConsumer._isolation_level` and `_fetch_max_wait_ms` are set, for which Faust has no settings.
@@ -22,14 +23,16 @@ import inspect
 import weakref
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
+from aiokafka.consumer import fetcher as fetching
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from schemas.errors import ConfigurationError
+from streams.record_sets import RecordBatch, RecordSet
 
 # When one of these changes upstream, the mirror must be read again: better no start than a wrong count.
 _MIRRORED = {
@@ -56,17 +59,6 @@ def check_internals(mirrored: Mapping[Any, str] = _MIRRORED) -> None:
 def hash_source(function: Any) -> str:
     """Give the first 12 hex digits of the SHA-256 of a function's source."""
     return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:12]
-
-
-class RecordBatch(Protocol):
-    """What is used of aiokafka's batch; it can be iterated once, and is decompressed then."""
-
-    base_offset: int
-    next_offset: int
-    timestamp_type: int
-    max_timestamp: int
-
-    def __iter__(self) -> Iterator[Any]: ...
 
 
 class Chunk:
@@ -116,14 +108,11 @@ class ChunkRecords(PartitionRecords):  # type: ignore[misc]
         start = end = self.next_fetch_offset
         batches: list[RecordBatch] = []
         count = 0
-        while self._records.has_next():
-            batch = self._records.next_batch()
-            if batch.magic < 2:
-                raise NotImplementedError(f"{self._tp} has messages in the format from before Kafka 0.11")
+        for batch in self._records.batches():
             if self._check_crcs and not batch.validate_crc():
                 raise CorruptRecordException(f"Invalid CRC - {self._tp}")
             is_hidden = self._is_hidden(batch)
-            size = 0 if is_hidden else batch.last_offset_delta + 1
+            size = 0 if is_hidden else batch.num_records
             if count and count + size > self._num_records_max:
                 self.next_fetch_offset = end
                 yield Chunk(self._tp, start, end, count, batches)
@@ -137,10 +126,10 @@ class ChunkRecords(PartitionRecords):  # type: ignore[misc]
             # Also when nothing in it is visible: the commit and the check for losses must get past control records.
             yield Chunk(self._tp, start, end, count, batches)
 
-    def _is_hidden(self, batch: Any) -> bool:
-        if self._isolation_level == READ_COMMITTED and batch.producer_id is not None:
+    def _is_hidden(self, batch: RecordBatch) -> bool:
+        if self._isolation_level == READ_COMMITTED:
             self._consume_aborted_up_to(batch.base_offset)
-            if batch.is_control_batch and self._contains_abort_marker(batch):
+            if batch.is_control_batch and self._contains_abort_marker(batch.parse()):
                 self._aborted_producers.discard(batch.producer_id)
             if batch.is_transactional and batch.producer_id in self._aborted_producers:
                 return True
@@ -157,6 +146,7 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return consumer
 
     async def on_start(self) -> None:
+        fetching.MemoryRecords = RecordSet
         await super().on_start()
         fetcher, transport = self._consumer._fetcher, self.transport
         stock = fetcher._proc_fetch_request

@@ -33,6 +33,11 @@ _KERNELS: dict[str, tuple[Any, list[Any]]] = {
     "count_rows": (None, [_POINTER] * 8 + [_COUNT] + [_POINTER] * 4),
     # limbs, number of sums, words
     "carry_sums": (None, [_POINTER, _COUNT, _POINTER]),
+    # buffer, size, since, room, then offset, timestamp, value, key and headers by start and length, number of headers
+    # -> number of records, or -1: these are none
+    "unpack_records": (_COUNT, [_POINTER] + [_COUNT] * 3 + [_POINTER] * 9),
+    # data, size -> CRC-32C
+    "crc32c": (ctypes.c_uint32, [_POINTER, _COUNT]),
     "identities_create": (_POINTER, []),
     "identities_free": (None, [_POINTER]),
     "identities_count": (_COUNT, [_POINTER]),

@@ -5,22 +5,31 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
+from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c as crc32c
 from aiokafka.structs import TopicPartition
 
 from schemas.errors import ConfigurationError
+from schemas.native import address, kernels
 from streams.batches import cut_batch, read_chunk
 from streams.chunks import Chunk, ChunkRecords, check_internals
+from streams.record_sets import RecordSet
+from streams.record_sets import unpack as unpack_records
 
 TP = TopicPartition("records", 2)
 NO_PRODUCER = -1
 
 
 def make_batch(
-    base: int, values: list[bytes | None], producer: int = NO_PRODUCER, is_transactional: bool = False, **more: object
+    base: int,
+    values: list[bytes | None],
+    producer: int = NO_PRODUCER,
+    is_transactional: bool = False,
+    codec: int = 0,
+    **more: object,
 ) -> bytes:
-    builder = DefaultRecordBatchBuilder(2, 0, is_transactional, producer, 0, 0, 1 << 20)
+    builder = DefaultRecordBatchBuilder(2, codec, is_transactional, producer, 0, 0, 1 << 20)
     for index, value in enumerate(values):
         builder.append(index, 1000 + index, b"key", value, **({"headers": []} | more))
     data = bytearray(builder.build())
@@ -29,7 +38,7 @@ def make_batch(
 
 
 def unpack(data: bytes, fetch_offset: int = 0, num_records_max: int = 100, aborted: object = None) -> list[Chunk]:
-    plain = PartitionRecords(TP, MemoryRecords(data), aborted, fetch_offset, None, None, True, READ_COMMITTED)
+    plain = PartitionRecords(TP, RecordSet(data), aborted, fetch_offset, None, None, True, READ_COMMITTED)
     return list(ChunkRecords(plain, num_records_max))
 
 
@@ -75,6 +84,56 @@ def test_headers_and_keys_are_kept_where_they_matter() -> None:
     assert batch.values == [b"a", None, None]
     assert batch.headers == {1: [("driftloop-watermark", b"5")]}
     assert batch.keys == {1: b"key", 2: b"key"}
+
+
+@pytest.mark.parametrize("codec", [1, 2, 3, 4])
+def test_compressed_batches_and_plain_ones_come_as_one_chunk(codec: int) -> None:
+    values = [b"a" * 500, b"", None, b"b" * 70_000]
+    data = make_batch(5, values, codec=codec) + make_batch(9, [b"c"]) + make_batch(12, values, codec=codec)
+    (chunk,) = unpack(data)
+    batch = read_chunk(chunk, "id", 6)
+    assert batch.values == [*values[1:], b"c", *values]
+    assert batch.offsets.tolist() == [6, 7, 8, 9, 12, 13, 14, 15]
+    assert batch.timestamps.tolist() == [1001, 1002, 1003, 1000, 1000, 1001, 1002, 1003]
+
+
+def test_a_batch_with_the_time_of_appending_has_it_for_every_message() -> None:
+    data = bytearray(make_batch(0, [b"a", b"b"]))
+    data[22] |= 8  # attributes: log append time
+    data[35:43] = (5000).to_bytes(8, "big")  # max timestamp
+    data[17:21] = crc32c(bytes(data[21:])).to_bytes(4, "big")
+    (chunk,) = unpack(bytes(data))
+    assert read_chunk(chunk, "id", 0).timestamps.tolist() == [5000, 5000]
+
+
+def test_a_flipped_bit_is_noticed_and_a_cut_batch_waits_for_its_rest() -> None:
+    data = make_batch(0, [b"a"]) + make_batch(1, [b"b" * 100])
+    assert [chunk.next_offset for chunk in unpack(data[:-1])] == [1]
+    with pytest.raises(CorruptRecordException):
+        unpack(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 100])
+def test_the_checksum_is_that_of_kafka(length: int) -> None:
+    data = bytes(range(length))
+    found = kernels.crc32c(address(np.frombuffer(data, np.uint8)) if data else 0, length)
+    assert found == crc32c(data)
+
+
+def test_records_that_claim_more_than_there_is_are_refused() -> None:
+    whole = make_batch(0, [b"abc", b"def"], headers=[("h", b"v")])
+    rng = np.random.default_rng(1)
+    for _ in range(2000):
+        data = bytearray(whole)
+        for place in rng.integers(57, len(data), 3).tolist():
+            data[place] = int(rng.integers(256))
+        batch = next(RecordSet(bytes(data)).batches())
+        try:
+            records = unpack_records([batch], 0)
+        except CorruptRecordException:
+            continue
+        assert (records.value_start + np.maximum(records.value_length, 0) <= len(data)).all()
+        assert (records.key_start + np.maximum(records.key_length, 0) <= len(data)).all()
 
 
 def test_a_void_chunk_holds_nothing() -> None:
