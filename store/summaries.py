@@ -93,8 +93,9 @@ class StoredPartition:
 
 @dataclass(frozen=True, slots=True)
 class WindowStamp:
-    """How far one partition has counted one window, over all versions and segments.
+    """How far one partition has counted one window: `stamps` by version, `stamp` over all versions and segments.
 
+    Of a version's events in the window those below its stamp are counted, those behind it came too late.
     `is_confirmed` is false while a flush is under way (or broke off) and the rows may disagree: wait for its marker.
     A window's `covered` is the sum of its stamps over all places.
     """
@@ -105,6 +106,7 @@ class WindowStamp:
     window_end: int
     stamp: int
     num_rows: int
+    stamps: Mapping[str, int]
     is_confirmed: bool
 
 
@@ -181,11 +183,18 @@ def read_stamps(ch: ClickHouse, job: str, model: str | None = None, since_ms: in
     rows = ch.query(
         """
         SELECT topic, toString(topic_id), partition, model, toUnixTimestamp64Milli(window_start),
-               toUnixTimestamp64Milli(max(window_end)), max(stamp), sumIf(num_rows, segment = '')
-        FROM summaries FINAL
-        WHERE job = {job:String} AND format = {format:UInt16}
-          AND ({model:String} = '' OR model = {model:String})
-          AND window_start >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')
+               toUnixTimestamp64Milli(max(end)), max(reached), sum(size),
+               CAST(groupArray((model_version, reached)), 'Map(String, UInt64)')
+        FROM
+        (
+            SELECT topic, topic_id, partition, model, window_start, model_version,
+                   max(window_end) AS end, max(stamp) AS reached, sumIf(num_rows, segment = '') AS size
+            FROM summaries FINAL
+            WHERE job = {job:String} AND format = {format:UInt16}
+              AND ({model:String} = '' OR model = {model:String})
+              AND window_start >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')
+            GROUP BY model, window_start, topic, topic_id, partition, model_version
+        )
         GROUP BY model, window_start, topic, topic_id, partition
         ORDER BY model, window_start, topic, topic_id, partition
         """,
@@ -194,8 +203,8 @@ def read_stamps(ch: ClickHouse, job: str, model: str | None = None, since_ms: in
     # A topic that was made anew has markers of its present life only; the rows of its former one are final.
     present = {(place.topic, place.partition) for place in markers}
     return [
-        WindowStamp(place, name, start, end, stamp, num_rows, _is_confirmed(place, stamp, markers, present))
-        for place, name, start, end, stamp, num_rows in ((Place(*row[:3]), *row[3:]) for row in rows)
+        WindowStamp(place, name, start, end, stamp, num_rows, stamps, _is_confirmed(place, stamp, markers, present))
+        for place, name, start, end, stamp, num_rows, stamps in ((Place(*row[:3]), *row[3:]) for row in rows)
     ]
 
 

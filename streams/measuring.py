@@ -43,8 +43,9 @@ _NUM_VALUES_MAX = 20
 
 @dataclass(frozen=True, slots=True)
 class WindowTask:
-    """One window to measure: `published` is the encoded spec in force; `below` what its rows are taken below of.
+    """One window to measure: `published` is the encoded spec in force.
 
+    `below` has by version ('': inputs) the offsets below which rows of the window were counted, not too late.
     `topic_of` maps `records` and `predictions` to the topics' names.
     """
 
@@ -55,7 +56,7 @@ class WindowTask:
     window_end: int
     covered: int
     revision: int
-    below: Mapping[Place, int] = field(default_factory=dict)
+    below: Mapping[str, Mapping[Place, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +207,7 @@ class WindowMeasurer:
         context: WindowContext,
         version: str,
         size: int,
-        below: Mapping[Place, int],
+        below: Mapping[str, Mapping[Place, int]],
         segments: Mapping[str, Mapping[str, str]],
         feeds: list[Feed | None],
     ) -> list[Measurement]:
@@ -231,7 +232,7 @@ class WindowMeasurer:
         context: WindowContext,
         source: Source,
         model_version: str | None,
-        below: Mapping[Place, int],
+        below: Mapping[str, Mapping[Place, int]],
         segments: Mapping[str, Mapping[str, str]],
     ) -> Rows:
         spec = context.spec
@@ -242,7 +243,7 @@ class WindowMeasurer:
             context.window_end,
             source,
             model_version=model_version,
-            below=below,
+            below=below.get(model_version or "", {}),
             limit=spec.exact_rows,
             horizon_ms=_horizon_ms(context.published),
             with_features=model_version is None,

@@ -168,7 +168,7 @@ class Monitor:
             window_end=window.window_end,
             covered=window.covered,
             revision=window.revision + 1,
-            below={(each.place.topic, each.place.topic_id, each.place.partition): each.stamp for each in stamps},
+            below=_list_ends(stamps),
         )
         self._record(published, self._pool.run(_MEASURE_TIMEOUT_S, measure_window, task))
 
@@ -247,9 +247,18 @@ class Monitor:
             window_end=end,
             covered=0,
             revision=0,
-            below={(each.place.topic, each.place.topic_id, each.place.partition): each.stamp for each in stamps},
+            below=_list_ends(stamps),
         )
         return self._pool.run(_EXPLAIN_TIMEOUT_S, partial(explain_window, task, list(features)))
+
+
+def _list_ends(stamps: Sequence[WindowStamp]) -> dict[str, dict[Place, int]]:
+    """Give by version ('': inputs) and place the offset behind the last event that was counted."""
+    ends: dict[str, dict[Place, int]] = {}
+    for each in stamps:
+        for version, stamp in each.stamps.items():
+            ends.setdefault(version, {})[each.place.topic, each.place.topic_id, each.place.partition] = stamp
+    return ends
 
 
 def _label_task(published: PublishedSpec, count: LabelCount, *, revision: int, feeds_only: bool = False) -> LabelTask:

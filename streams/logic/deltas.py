@@ -50,6 +50,14 @@ class GroupKey(NamedTuple):
     expires_at: int
 
 
+class Addition(NamedTuple):
+    """What a batch adds to one summary; `end` is the offset behind the last of its events."""
+
+    key: GroupKey
+    summary: Summary
+    end: int
+
+
 class Raise(NamedTuple):
     """A version's watermark after the batch, and the Kafka timestamp of its last message."""
 
@@ -63,7 +71,7 @@ class Raise(NamedTuple):
 class Delta:
     """What a batch adds; `ids` are in log order."""
 
-    additions: list[tuple[GroupKey, Summary]] = field(default_factory=list)
+    additions: list[Addition] = field(default_factory=list)
     ids: list[IdBlock] = field(default_factory=list)
     raises: list[Raise] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
@@ -138,7 +146,7 @@ def _note_closed(delta: Delta, catalogue: Catalogue, watermarks: Watermarks) -> 
         if last_end > previous_end:
             name = INPUTS if version == EVERY_VERSION else version
             delta.closed.add((model, name, last_end - published.window_size_ms))
-    for key, _ in delta.additions:
+    for key, _, _ in delta.additions:
         if key.window_end <= after[key.model, key.model_version]:
             delta.closed.add((key.model, key.model_version, key.window_start))
 
@@ -262,10 +270,13 @@ class _Counting:
     def _count_grouping(self, grouping: _Grouping, coded: CodedRows, chosen: _Chosen) -> _Tallies:
         group, size = grouping.group[chosen.positions], grouping.num_groups
         counts = coded.count(chosen.rows[chosen.is_new], group[chosen.is_new], size)
+        ends = np.zeros(size, np.int64)
+        ends[group] = self.columns.offset[chosen.rows] + 1  # in log order, so the last of each group stays
         tallies = _Tallies(
             counts,
             np.bincount(group[~chosen.is_new], minlength=size),
             np.bincount(group[chosen.after_close], minlength=size),
+            ends,
         )
         self._add(grouping, tallies)
         return tallies
@@ -275,7 +286,7 @@ class _Counting:
         for index in np.flatnonzero(num_seen).tolist():
             summary = tallies.counts.read(index)
             summary.num_duplicates, summary.num_late = int(tallies.num_duplicates[index]), int(tallies.num_late[index])
-            self.delta.additions.append((grouping.key_of(index), summary))
+            self.delta.additions.append(Addition(grouping.key_of(index), summary, int(tallies.ends[index])))
 
     def _find_unseen(self, grouping: _Grouping, rows: Ints) -> Mask:
         """After a resume: tell the rows that are not in the stored summary of their group."""
@@ -324,11 +335,12 @@ class _Chosen:
 
 @dataclass(frozen=True, slots=True)
 class _Tallies:
-    """What was counted, by group."""
+    """What was counted, by group; `ends` are the offsets behind the last events."""
 
     counts: GroupCounts
     num_duplicates: Ints
     num_late: Ints
+    ends: Ints
 
     def join(self, num_parts: int) -> _Tallies:
         """Put consecutive groups together."""
@@ -336,6 +348,7 @@ class _Tallies:
             self.counts.join(num_parts),
             self.num_duplicates.reshape(-1, num_parts).sum(axis=1),
             self.num_late.reshape(-1, num_parts).sum(axis=1),
+            self.ends.reshape(-1, num_parts).max(axis=1),
         )
 
 

@@ -1,8 +1,9 @@
 """The state of stage 1 for one partition: a pure function of the log up to `next_offset`. Pure.
 
 The rule that makes it exact whoever writes it and however often it is begun again:
-1. Every row is a true statement about the log below its stamp.
-2. A flush at N writes identities and the summaries that changed, stamped N, and only when those are durable marker N.
+1. Every row is a true statement about the log below its stamp, which is where the last event ends that it counts.
+2. A flush at N writes identities and the summaries that changed, and only when those are durable marker N: no window
+   has an event between its stamp and N but those that came too late.
 3. A new owner begins at the largest marker, with the newest row of each summary and the identities below the marker.
 4. What it reads again goes into the memory of identities, and into a summary only from that summary's stamp on.
 """
@@ -30,12 +31,33 @@ class Gap(Exception):
 
 
 @dataclass(slots=True)
+class Counted:
+    """A summary, and the offset behind the last event in it: of what comes later, all is too late or another window's.
+
+    Rows below that offset are what it counts, so it says which of the stored rows belong to it. The offset of a flush
+    would not: events that came too late may lie below it.
+    """
+
+    summary: Summary
+    end: int
+
+    def add(self, summary: Summary, end: int) -> None:
+        """Take in what later events add."""
+        self.summary.add(summary)
+        self.end = max(self.end, end)
+
+    def copy(self) -> Counted:
+        """Give one that does not change when this does."""
+        return Counted(self.summary.copy(), self.end)
+
+
+@dataclass(slots=True)
 class Snapshot:
     """What one flush makes durable, in this order: ids and rows and dead letters, then the marker, then progress."""
 
     place: Place
     next_offset: int
-    summaries: list[tuple[GroupKey, Summary]]
+    summaries: list[tuple[GroupKey, Counted]]
     ids: list[IdBlock]
     dead: list[DeadLetter]
     marker: Marker
@@ -43,14 +65,14 @@ class Snapshot:
     num_unflushed: int
 
     def rows(self) -> list[SummaryRow]:
-        """Give the summaries as rows stamped with the snapshot's offset."""
+        """Give the summaries as stamped rows."""
         return [
             SummaryRow(
                 self.place, key.model, key.model_version, key.spec_version, key.segment, key.window_start,
-                key.window_end, self.next_offset, summary.num_rows, summary.num_duplicates, summary.num_late,
-                summary.encode(),
+                key.window_end, counted.end, counted.summary.num_rows, counted.summary.num_duplicates,
+                counted.summary.num_late, counted.summary.encode(),
             )
-            for key, summary in self.summaries
+            for key, counted in self.summaries
         ]  # fmt: skip
 
 
@@ -69,7 +91,7 @@ class Partition:
     num_unflushed: int = 0
     num_late_inputs: int = 0
     num_seen_max: int = SEEN_EVENTS_MAX
-    _summaries: dict[GroupKey, Summary] = field(default_factory=dict)
+    _summaries: dict[GroupKey, Counted] = field(default_factory=dict)
     _stamps: dict[GroupKey, int] = field(default_factory=dict)
     _replay_until: int = 0
     _seen: dict[tuple[str, str], SeenIds] = field(default_factory=dict)
@@ -99,7 +121,8 @@ class Partition:
         for row in stored.summaries:
             key = _key_of(row, catalogue)
             if key is not None:
-                self._summaries[key] = Summary.decode(row.state, row.num_rows, row.num_duplicates, row.num_late)
+                summary = Summary.decode(row.state, row.num_rows, row.num_duplicates, row.num_late)
+                self._summaries[key] = Counted(summary, row.stamp)
                 if row.stamp > begin:
                     self._stamps[key] = row.stamp
         self._replay_until = max(self._stamps.values(), default=0)
@@ -119,12 +142,12 @@ class Partition:
         assert next_offset >= self.next_offset
         self.next_offset = next_offset
         self.next_ordinal += delta.num_ordinals
-        for key, addition in delta.additions:
+        for key, summary, end in delta.additions:
             known = self._summaries.get(key)
             if known is None:
-                self._summaries[key] = addition
+                self._summaries[key] = Counted(summary, end)
             else:
-                known.add(addition)
+                known.add(summary, end)
             self._dirty.add(key)
         for block in delta.ids:
             self._remember(block)

@@ -1,7 +1,8 @@
 """How far event time has come in one partition, per model and version: a pure function of the log up to an offset.
 
-The watermark is the largest valid `ts` less the allowed lateness, and it is taken before each event, so that what is
-too late does not depend on how the log was cut into chunks.
+The watermark is the largest valid `ts` less the allowed lateness. Events meet the one from before their message, so
+what is too late depends neither on how the log was cut into chunks nor on the order of the rows within a message, and
+an offset tells the events that counted from those that came too late.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Progressed:
 
 
 def run_watermark(initial_ms: int, own: Ints, offset: Ints, raised: Iterable[tuple[int, int]]) -> tuple[Ints, int]:
-    """Give the watermark before each event (int64[n]) and the one after all of them.
+    """Give the watermark before each event's message (int64[n]) and the one after all of them.
 
     `own` is what each event alone proves, in log order; `raised` has (offset, ms) of watermark messages in between.
     """
@@ -44,7 +45,10 @@ def run_watermark(initial_ms: int, own: Ints, offset: Ints, raised: Iterable[tup
         position = int(np.searchsorted(offset, message_offset))
         before[position] = max(before[position], ms)
     np.maximum.accumulate(before, out=before)
-    return before[:-1], int(before[-1])
+    first = np.flatnonzero(np.concatenate(([True], offset[1:] != offset[:-1])))
+    if len(first) == len(own):
+        return before[:-1], int(before[-1])
+    return np.repeat(before[first], np.diff(first, append=len(own))), int(before[-1])
 
 
 class Watermarks:

@@ -194,6 +194,32 @@ def test_values_equal_the_recomputation_and_late_rows_restate_them(open_world: A
     assert revisions == [(1, ROWS // 2), (2, ROWS)]
 
 
+def test_what_came_too_late_is_stored_and_not_measured(open_world: Any) -> None:
+    """Too late within one flush, and for one version but not yet for another: each has an end of its own."""
+    known = truth.make_truth(num_windows=4, rows_per_window=ROWS)
+    world = open_world(known, truth.SPEC.replace("lateness: 300s", "lateness: 300s, retention: 1"))
+    first, later = world.rows_of(0).to_dict("records"), world.rows_of(3).to_dict("records")
+    in_time, too_late = first[: ROWS // 2], first[ROWS // 2 :]
+
+    def encode(kind: str, rows: list[dict[str, Any]], version: str = "") -> list[bytes]:
+        return [json.dumps(make_event(kind, row, version)).encode() for row in rows]
+
+    world.stream.send("records", encode("records", [*in_time, *later, *too_late]))
+    as_a = encode("predictions", [*in_time, *later, *too_late], "a")
+    world.stream.send("predictions", as_a + encode("predictions", first, "b"))
+    world.close_window(3)
+    counted = world.ch.query(
+        "SELECT kind, metric, model_version, num_rows FROM measurements_now WHERE segment = '' AND "
+        "kind IN ('quality', 'drift', 'estimate') AND window_start = fromUnixTimestamp64Milli({start:Int64}, 'UTC')",
+        {"start": START_MS},
+    )
+    assert {kind for kind, *_ in counted} == {"quality", "drift", "estimate"}
+    assert {(version, num_rows) for _, _, version, num_rows in counted} == {
+        ("", ROWS // 2), ("a", ROWS // 2), ("b", ROWS)
+    }  # fmt: skip
+    assert world.read_one("SELECT count() FROM records") == 2 * ROWS
+
+
 def test_looking_again_measures_and_says_nothing_new(open_world: Any) -> None:
     world = open_world(harm(truth.make_truth(num_windows=2, rows_per_window=ROWS), 1))
     for window in (0, 1):
