@@ -3,22 +3,27 @@
 Owns connections and settings. It must not know any table.
 """
 
+from __future__ import annotations
+
 import itertools
 import logging
 import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import clickhouse_connect
-import pandas as pd
 import pyarrow as pa
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
 from schemas.connections import ClickHouseConnection
 from schemas.errors import ConfigurationError, Retryable
+
+if TYPE_CHECKING:
+    # Seldom needed, and as long to import as everything else here.
+    import pandas as pd
 
 # Each refused connection would otherwise be a warning with a stack trace beside our own line about it.
 logging.getLogger("clickhouse_connect").setLevel(logging.ERROR)
@@ -63,15 +68,15 @@ _ANSWER_TIMEOUT_S = 120
 class ClickHouse:
     """A ClickHouse server, usable from every thread of one process.
 
-    Each thread gets a client of its own, because one connection carries one query at a time.
+    One client serves all threads: without a session it keeps nothing between queries, and its pool gives each query
+    under way a connection of its own. Another client would ask the server for a thousand settings first.
     Not reachable, overloaded or shutting down raises `Retryable`; a wrong query raises the driver's own
     `DatabaseError`. Inserts are safe to repeat: the tables' keys make equal rows count once.
     """
 
     def __init__(self, connection: ClickHouseConnection) -> None:
         self.connection = connection
-        self._local = threading.local()
-        self._clients: list[Any] = []
+        self._client: Any = None
         self._lock = threading.Lock()
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
@@ -129,16 +134,15 @@ class ClickHouse:
         return self._call(lambda client: client.command(sql, parameters=_plain(parameters)))
 
     def close(self) -> None:
-        """Close the clients of all threads."""
+        """Let go of the connections; the next query makes new ones."""
         with self._lock:
-            clients, self._clients = self._clients, []
-        for client in clients:
+            client, self._client = self._client, None
+        if client is not None:
             client.close()
-        self._local = threading.local()
 
     def _call(self, action: Any) -> Any:
         try:
-            return action(self._client())
+            return action(self._get_client())
         except OperationalError as error:
             raise Retryable(f"ClickHouse at {self.connection.url} is not reachable: {_find_cause(error)}") from error
         except DatabaseError as error:
@@ -146,14 +150,11 @@ class ClickHouse:
                 raise Retryable(f"ClickHouse at {self.connection.url} is busy: {_first_line(error)}") from error
             raise
 
-    def _client(self) -> Any:
-        client = getattr(self._local, "client", None)
-        if client is None:
-            client = _connect(self.connection)
-            self._local.client = client
-            with self._lock:
-                self._clients.append(client)
-        return client
+    def _get_client(self) -> Any:
+        with self._lock:
+            if self._client is None:
+                self._client = _connect(self.connection)
+            return self._client
 
 
 def wait_for_store(connection: ClickHouseConnection, timeout_s: float) -> None:
