@@ -1,4 +1,4 @@
-"""Keeps child processes alive: restart with backoff, one log a process, clean stop within a deadline.
+"""Keeps child processes alive: restart, with backoff when it happens again; one log a process; stop within a deadline.
 
 Knows nothing of what the processes do.
 """
@@ -17,9 +17,9 @@ from pathlib import Path
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 10.0
-# A process that lived this long is taken for healthy, and its next restart is prompt again.
+# A process that lived this long is taken for healthy, and is started again at once.
 HEALTHY_AFTER_S = 20.0
-POLL_S = 0.1
+POLL_S = 0.05
 LOG_BYTES_MAX = 20_000_000
 CONFIGURATION_EXIT = 2
 
@@ -71,6 +71,13 @@ class Child:
             self.process.wait()
 
 
+def choose_delay(code: int, num_failures: int) -> float:
+    """Give the seconds until a process is started again that has ended so many times in a row soon after its start."""
+    if code == CONFIGURATION_EXIT:
+        return BACKOFF_MAX_S
+    return min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (num_failures - 1)) if num_failures else 0.0
+
+
 class Supervisor:
     """Starts children, starts them again when they end, stops them in reverse order."""
 
@@ -102,14 +109,13 @@ class Supervisor:
             code = child.process.returncode
             child.kill_group()  # what it left behind must not write beside its successor
             healthy = now_s - child.started_at_s > HEALTHY_AFTER_S
-            child.num_failures = 1 if healthy else child.num_failures + 1
-            delay_s = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** (child.num_failures - 1))
-            if code == CONFIGURATION_EXIT:
-                delay_s = BACKOFF_MAX_S
+            child.num_failures = 0 if healthy else child.num_failures + 1
+            delay_s = choose_delay(code, child.num_failures)
             child.restart_at_s = now_s + delay_s
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            self.report(f"{child.name} ended ({how}); starting it again in {delay_s:.1f} s; see {child.log}")
-        elif now_s >= child.restart_at_s:
+            when = f"in {delay_s:.1f} s" if delay_s else "at once"
+            self.report(f"{child.name} ended ({how}); starting it again {when}; see {child.log}")
+        if now_s >= child.restart_at_s:
             child.start()
 
     def stop_all(self, deadline_s: float) -> None:
