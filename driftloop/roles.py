@@ -16,6 +16,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+from driftloop.imports import importing_quickly, keep_arrow_from_pandas
 from driftloop.settings import read_settings
 from schemas.connections import Runtime
 from schemas.errors import ConfigurationError
@@ -26,32 +27,34 @@ Run = Callable[[Runtime, str, threading.Event], None]
 
 
 def run_monitor(runtime: Runtime, worker: str, stop: threading.Event) -> None:
-    from streams.app import run_monitor
-
+    with importing_quickly():
+        from streams.app import run_monitor
+    keep_arrow_from_pandas()
     run_monitor(runtime, worker, stop)
 
 
 def run_sink(runtime: Runtime, worker: str, stop: threading.Event) -> None:
-    from consumers.sink import Sink
-
+    with importing_quickly():
+        from consumers.sink import Sink
+    keep_arrow_from_pandas()
     Sink(runtime).run(stop)
 
 
 def run_notify(runtime: Runtime, worker: str, stop: threading.Event) -> None:
-    from consumers.notify import Notifier
-
+    with importing_quickly():
+        from consumers.notify import Notifier
     Notifier(runtime).run(stop)
 
 
 def run_score(runtime: Runtime, worker: str, stop: threading.Event) -> None:
-    from retrain.scorer import Scorer
-
+    with importing_quickly():
+        from retrain.scorer import Scorer
     Scorer(runtime).run(stop)
 
 
 def run_train(runtime: Runtime, worker: str, stop: threading.Event) -> None:
-    from retrain.trainer import Trainer
-
+    with importing_quickly():
+        from retrain.trainer import Trainer
     Trainer(runtime, worker).run(stop)
 
 

@@ -216,20 +216,11 @@ def _is_confirmed(place: Place, stamp: int, markers: Mapping[Place, int], presen
 
 def read_summaries(ch: ClickHouse, job: str, model: str, window_start: int) -> list[SummaryRow]:
     """Give all partitions' summaries of one window; `streams.logic.summaries.merge_rows` joins them."""
-    return _read_summaries(
+    return select_summaries(
         ch,
         "model = {model:String} AND window_start = fromUnixTimestamp64Milli({start:Int64}, 'UTC')",
         {"job": job, "model": model, "start": window_start},
     )
-
-
-def load_partition(ch: ClickHouse, job: str, place: Place, num_events_max: int) -> StoredPartition:
-    """Read what a partition's new owner starts from; identities of its last `num_events_max` events."""
-    marker = next((m for m in read_markers(ch, job, [place.topic]) if m.place == place), None)
-    summaries = _read_summaries(ch, _OF_PLACE, _place_parameters(job, place))
-    if marker is None:
-        return StoredPartition(None, summaries)
-    return StoredPartition(marker, summaries, _read_ids(ch, job, place, marker.next_ordinal, num_events_max))
 
 
 def delete_windows(ch: ClickHouse, job: str, topic: str, model: str, model_version: str, before_ms: int) -> None:
@@ -282,7 +273,8 @@ def _place_parameters(job: str, place: Place) -> dict[str, Any]:
     return {"job": job, "topic": place.topic, "id": place.topic_id, "partition": place.partition}
 
 
-def _read_summaries(ch: ClickHouse, where: str, parameters: dict[str, Any]) -> list[SummaryRow]:
+def select_summaries(ch: ClickHouse, where: str, parameters: dict[str, Any]) -> list[SummaryRow]:
+    """Give the newest summaries of a job that meet a condition in SQL; for this package."""
     # In base64, since the driver takes a String for UTF-8.
     rows = ch.query(
         f"""
@@ -296,27 +288,6 @@ def _read_summaries(ch: ClickHouse, where: str, parameters: dict[str, Any]) -> l
         parameters | {"format": FORMAT},
     )
     return [SummaryRow(Place(*row[:3]), *row[3:-1], state=base64.b64decode(row[-1])) for row in rows]  # type: ignore[misc]
-
-
-def _read_ids(ch: ClickHouse, job: str, place: Place, below: int, num_events_max: int) -> list[IdBlock]:
-    table = ch.query_arrow(
-        f"""
-        SELECT model, model_version, toUnixTimestamp64Milli(window_start) AS start,
-               toUnixTimestamp64Milli(expires_at) AS expires, hashes, ordinals
-        FROM identities
-        WHERE {_OF_PLACE} AND first_ordinal < {{below:UInt64}} AND last_ordinal >= {{from:UInt64}}
-        """,  # noqa: S608 - only our own constants
-        _place_parameters(job, place) | {"below": below, "from": max(0, below - num_events_max)},
-    )
-    blocks = []
-    hash_lists, ordinal_lists = (table[name].combine_chunks() for name in ("hashes", "ordinals"))
-    names = [table[name].to_pylist() for name in ("model", "model_version", "start", "expires")]
-    for index, (model, version, start, expires) in enumerate(zip(*names, strict=True)):
-        hashes = hash_lists[index].values.to_numpy(zero_copy_only=False)
-        ordinals = ordinal_lists[index].values.to_numpy(zero_copy_only=False).astype(np.int64)
-        known = ordinals < below
-        blocks.append(IdBlock(model, version, start, expires, hashes[known], ordinals[known]))
-    return blocks
 
 
 def _place_columns(job: str, places: Sequence[Place]) -> dict[str, pa.Array]:

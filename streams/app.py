@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 import threading
 from typing import Any
-
-import faust
 
 from schemas.clock import SystemClock
 from schemas.connections import Runtime
@@ -20,20 +17,13 @@ from store.client import ClickHouse
 from store.log import SpecFollower
 from streams.chunks import ChunkTransport
 from streams.counting import Counting
+from streams.framework import make_app
 from streams.progressing import add_judge
-from streams.security import make_credentials
 
 log = logging.getLogger(__name__)
 
-# A dead worker's partitions move after this; a static member that restarts within it has its own again at once.
-SESSION_TIMEOUT_S = 6.0
-# Restoring gives up after a third of it, and is asked again.
-_REQUEST_TIMEOUT_S = 30.0
 _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 5.0
-# A fetched chunk of one partition, on the wire; more would hold the event loop too long when it is decompressed.
-_FETCH_BYTES = 1 << 20
-_METADATA_AGE_MS = 5_000
 
 
 def name_job(runtime: Runtime) -> str:
@@ -52,21 +42,22 @@ def run_monitor(runtime: Runtime, worker_name: str, stop: threading.Event) -> No
 async def _run(runtime: Runtime, worker_name: str, stop: threading.Event) -> None:
     store = ClickHouse(runtime.clickhouse)
     specs = SpecFollower(runtime.kafka, runtime.topics)
-    with tempfile.TemporaryDirectory(prefix="driftloop-faust-") as folder:
-        app = make_app(runtime, worker_name, folder)
-        counting = Counting(app, runtime, store, name_job(runtime), specs, SystemClock())
-        attach_counting(app, counting)
-        add_judge(app, runtime, name_job(runtime))
-        try:
-            await asyncio.wait_for(app.start(), _START_TIMEOUT_S)
-            log.info("monitor %s is up", worker_name)
-            # A thread's event cannot be awaited, so it is looked at.
-            while not stop.is_set() and counting.failure is None and not app.should_stop:  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
-        finally:
-            await _stop(app, counting)
-            specs.close()
-            store.close()
+    app = make_app(runtime, name_job(runtime), worker_name)
+    counting = Counting(app, runtime, store, name_job(runtime), specs, SystemClock())
+    attach_counting(app, counting)
+    add_judge(app, runtime, name_job(runtime), after=counting.wait_for_head_start)
+    preparing = asyncio.create_task(counting.prepare())
+    try:
+        await asyncio.wait_for(app.start(), _START_TIMEOUT_S)
+        log.info("monitor %s is up", worker_name)
+        # A thread's event cannot be awaited, so it is looked at.
+        while not stop.is_set() and counting.failure is None and not app.should_stop:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    finally:
+        preparing.cancel()
+        await _stop(app, counting)
+        specs.close()
+        store.close()
     if counting.failure is not None:
         raise counting.failure
     if not stop.is_set():
@@ -81,34 +72,6 @@ async def _stop(app: Any, counting: Counting) -> None:
     except TimeoutError:
         log.warning("Faust did not stop within %.0f s", _STOP_TIMEOUT_S)
     counting.close()
-
-
-def make_app(runtime: Runtime, worker_name: str, folder: str) -> Any:
-    """Make the Faust app with everything off that keeps state: ours is in the store."""
-    servers = ";".join(f"kafka://{server}" for server in runtime.kafka.bootstrap_servers.split(","))
-    return faust.App(
-        name_job(runtime),
-        broker=servers,
-        broker_credentials=make_credentials(runtime.kafka.options),
-        broker_session_timeout=SESSION_TIMEOUT_S,
-        broker_heartbeat_interval=1.0,
-        broker_rebalance_timeout=SESSION_TIMEOUT_S,
-        broker_request_timeout=_REQUEST_TIMEOUT_S,
-        broker_max_poll_interval=60.0,
-        broker_commit_interval=1.0,
-        consumer_group_instance_id=worker_name,
-        consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=_FETCH_BYTES,
-        # A topic that is made, or made anew, while the monitor runs is found after at most this.
-        consumer_metadata_max_age_ms=_METADATA_AGE_MS,
-        # On, a revoke would wait for acknowledgements that wait for the store.
-        stream_wait_empty=False,
-        store="memory://",
-        datadir=folder,
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        web_enabled=False,
-    )
 
 
 def attach_counting(app: Any, counting: Counting) -> None:

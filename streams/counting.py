@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeVar
 
 from aiokafka.errors import KafkaError
@@ -55,6 +55,8 @@ _LOOK_INTERVAL_S = 2.0
 _CLEAN_INTERVAL_S = 60.0
 _HAND_OVER_S = 2.0
 _SEEK_INTERVAL_S = 1.0
+# What else the worker does begins when the first chunks are durable, or after this when none come.
+_HEAD_START_S = 3.0
 
 
 class LostLog(DriftloopError):
@@ -67,7 +69,8 @@ class Owned:
 
     partition: Partition
     waiting: list[Any] = field(default_factory=list)
-    marker_due: bool = True
+    marker_due: bool = False
+    is_resumed: bool = False  # something was counted since it was assigned
     sought_at_s: float = -_SEEK_INTERVAL_S
 
 
@@ -93,8 +96,10 @@ class Counting:
         self._executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="counting")
         self._flush_lock = asyncio.Lock()
         self._specs_lock = asyncio.Lock()
+        self._topics_lock = asyncio.Lock()
         self._urgent = asyncio.Event()
         self._has_room = asyncio.Event()
+        self._is_underway = asyncio.Event()
 
     # --- taking chunks
 
@@ -133,6 +138,10 @@ class Counting:
         else:
             await self._count_chunk(tp, owned, chunk)
             owned.waiting.append(event)
+            if not owned.is_resumed:
+                # Others may have waited for this partition; they see that it goes on when this is durable.
+                owned.is_resumed = True
+                self._urgent.set()
 
     async def _count_chunk(self, tp: TP, owned: Owned, chunk: Chunk) -> None:
         partition = owned.partition
@@ -221,13 +230,25 @@ class Counting:
 
     # --- restoring
 
+    async def prepare(self) -> None:
+        """Find out, while the group has yet to assign partitions, what does not depend on which they are."""
+        await asyncio.gather(self.refresh_specs(), self._read_topic_ids(set(self.kinds)))
+
+    async def wait_for_head_start(self) -> None:
+        """Return when the first chunks are durable, or none have come for a while."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_HEAD_START_S):
+                await self._is_underway.wait()
+
     async def resume(self, tps: set[TP]) -> dict[TP, int]:
         """Load newly assigned partitions; waits for the store as long as the caller lets it."""
-        await self.refresh_specs()
-        await self._read_topic_ids({tp.topic for tp in tps})
-        earliest = await self._app.consumer.earliest_offsets(*tps)
+        _, _, earliest = await asyncio.gather(
+            self.refresh_specs(),
+            self._read_topic_ids({tp.topic for tp in tps}),
+            self._app.consumer.earliest_offsets(*tps),
+        )
         known = [tp for tp in tps if tp.topic in self._topic_ids]
-        loaded = await asyncio.gather(*(self._load(tp, int(earliest[tp])) for tp in known))
+        loaded = await self._load({tp: int(earliest[tp]) for tp in known})
         # Asked last: the marker may be of a former owner who is still reading.
         ends = await self._app.consumer.highwaters(*known) if known else {}
         for tp, partition in zip(known, loaded, strict=True):
@@ -240,7 +261,10 @@ class Counting:
                 )
                 self._owned = {}
                 return {}
-        self._owned = {tp: Owned(partition) for tp, partition in zip(known, loaded, strict=True)}
+        # A marker says that the partition was taken in, even if nothing is in it.
+        self._owned = {
+            tp: Owned(partition, marker_due=partition.durable < 0) for tp, partition in zip(known, loaded, strict=True)
+        }
         self._has_room.set()
         self._urgent.set()
         log.info(
@@ -249,10 +273,11 @@ class Counting:
         )
         return {tp: owned.partition.next_offset for tp, owned in self._owned.items()}
 
-    async def _load(self, tp: TP, earliest: int) -> Partition:
-        place = Place(tp.topic, self._topic_ids[tp.topic], tp.partition)
-        kind = self.kinds[tp.topic]
-        return await self._persist(lambda: self._state.load(place, kind, earliest, self._specs.catalogue))
+    async def _load(self, starts: Mapping[TP, int]) -> list[Partition]:
+        places = {tp: Place(tp.topic, self._topic_ids[tp.topic], tp.partition) for tp in starts}
+        kinds = {place: self.kinds[place.topic] for place in places.values()}
+        earliest = {places[tp]: start for tp, start in starts.items()}
+        return await self._persist(lambda: self._state.load(kinds, earliest, self._specs.catalogue))
 
     async def refresh_specs(self) -> None:
         """Bring the catalogue to the present end of `specs`."""
@@ -261,13 +286,15 @@ class Counting:
 
     async def _read_topic_ids(self, topics: set[str]) -> set[str]:
         """Read the ids of topics; gives those that are another log than before."""
-        described = await self._persist(lambda: describe_topics(self._runtime.kafka, topics))
-        changed = {topic for topic, (topic_id, _) in described.items() if self._topic_ids.get(topic) != topic_id}
-        for topic in changed:
-            topic_id = described[topic][0]
-            await self._persist(partial(self._state.forget_other_lives, topic, topic_id))
-            self._topic_ids[topic] = topic_id
-        return changed
+        async with self._topics_lock:
+            described = await self._persist(lambda: describe_topics(self._runtime.kafka, topics))
+            changed = {
+                topic: topic_id for topic, (topic_id, _) in described.items() if self._topic_ids.get(topic) != topic_id
+            }
+            if changed:
+                await self._persist(lambda: self._state.forget_other_lives(changed))
+                self._topic_ids |= changed
+            return set(changed)
 
     # --- looking after it
 
@@ -320,7 +347,9 @@ class Counting:
             try:
                 async with asyncio.timeout(delay_s):
                     await self._urgent.wait()
-                await asyncio.sleep(delay_s if num_failures else _URGENT_DELAY_S)
+                # Nothing closes together with the first chunk after a start, and it was waited for.
+                urgent_delay_s = _URGENT_DELAY_S if self._is_underway.is_set() else 0.0
+                await asyncio.sleep(delay_s if num_failures else urgent_delay_s)
             except TimeoutError:
                 pass
             try:
@@ -357,6 +386,8 @@ class Counting:
                 for event in waiting:
                     event.ack()
             self._has_room.set()
+            if any(waiting for _, _, waiting in taken):
+                self._is_underway.set()
 
     async def hand_over(self) -> None:
         """On revoke or stop: flush for at most 2 s, since the store may be away and the group is waiting."""

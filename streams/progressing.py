@@ -10,42 +10,44 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from aiokafka.partitioner import murmur2
 
 from schemas.clock import Clock, SystemClock
 from schemas.connections import Runtime
 from schemas.errors import Retryable
 from schemas.events import Progress, decode_event
-from schemas.spec import ModelHistory
-from store.client import ClickHouse
-from store.log import RoleFollower, SpecFollower, describe_topics
-from streams import measuring
-from streams.judging import Judge
-from streams.monitoring import Monitor, Pace
-from streams.outlet import LogOutlet
-from streams.processes import ProcessPool
+
+if TYPE_CHECKING:
+    from streams.monitoring import Pace
+    from streams.workbench import Workbench
 
 log = logging.getLogger(__name__)
 
 _PAUSE_S: dict[Pace, float] = {"idle": 10.0, "waiting": 2.0}
 _RETRY_PAUSE_S = 2.0
 _OWNERSHIP_PAUSE_S = 1.0
-_TOPICS_AGE_S_MAX = 5.0
-_TIMEOUT_S = 10.0
 
 # Models that are looked after at the same time; each waits for the store or for a measuring process most of the time.
 _NUM_THREADS = 4
 
 
-def add_judge(app: Any, runtime: Runtime, job: str, *, num_processes: int = 1, clock: Clock | None = None) -> None:
+def add_judge(
+    app: Any,
+    runtime: Runtime,
+    job: str,
+    *,
+    after: Callable[[], Awaitable[None]] | None = None,
+    num_processes: int = 1,
+    clock: Clock | None = None,
+) -> None:
     """Add stages 2 and 3 to a Faust app: the agent on `progress` and the task that runs the followers.
 
-    `job` is stage 1's, whose summaries are measured. Everything is started with the app and ends with it.
+    `job` is stage 1's, whose summaries are measured. Everything is started with the app, but what needs the processor
+    waits for `after`, and ends with it.
     """
     followers = _Followers(app, runtime, job, num_processes, clock or SystemClock())
     topic = app.topic(runtime.topics("progress"), key_serializer="raw", value_serializer="raw")
@@ -57,6 +59,8 @@ def add_judge(app: Any, runtime: Runtime, job: str, *, num_processes: int = 1, c
 
     @app.task  # type: ignore[untyped-decorator, unused-ignore]
     async def run_followers() -> None:
+        if after is not None:
+            await after()
         await followers.run()
 
 
@@ -88,13 +92,12 @@ class _Followers:
 
     async def run(self) -> None:
         """Keep a follower for every model owned, until cancelled; then end everything at once."""
-        surroundings = await self._in_thread(_Surroundings, self._runtime, self._job, self._num_processes,
-                                             self._clock, self._stop)  # fmt: skip
+        workbench = await self._in_thread(self._open_workbench)
         try:
             while True:
                 try:
-                    models = await self._in_thread(surroundings.list_models)
-                    await self._match(surroundings, self._select_owned(models))
+                    models = await self._in_thread(workbench.list_models)
+                    await self._match(workbench, self._select_owned(models))
                 except Retryable as error:
                     log.warning("models cannot be listed and are in %g s: %s", _OWNERSHIP_PAUSE_S, error)
                 await asyncio.sleep(_OWNERSHIP_PAUSE_S)
@@ -102,24 +105,30 @@ class _Followers:
             self._stop.set()
             for task in self._tasks.values():
                 task.cancel()
-            surroundings.close()
+            workbench.close()
             self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _match(self, surroundings: _Surroundings, owned: set[str]) -> None:
+    def _open_workbench(self) -> Workbench:
+        # SciPy, pandas and River take longer to import than everything that stage 1 needs.
+        from streams.workbench import Workbench
+
+        return Workbench(self._runtime, self._job, self._num_processes, self._clock, self._stop)
+
+    async def _match(self, workbench: Workbench, owned: set[str]) -> None:
         for model in owned - self._tasks.keys():
             self._wakes[model] = asyncio.Event()
-            self._tasks[model] = asyncio.create_task(self._follow(surroundings, model), name=f"judge {model}")
+            self._tasks[model] = asyncio.create_task(self._follow(workbench, model), name=f"judge {model}")
         for model in self._tasks.keys() - owned:
             # A look under way ends by itself; its results are true, whoever has the model by then.
             self._tasks.pop(model).cancel()
             self._wakes.pop(model).set()
 
-    async def _follow(self, surroundings: _Surroundings, model: str) -> None:
+    async def _follow(self, workbench: Workbench, model: str) -> None:
         wake = self._wakes[model]
         while True:
             wake.clear()
             try:
-                pace: Pace = await self._in_thread(surroundings.look, model)
+                pace: Pace = await self._in_thread(workbench.look, model)
                 pause_s = _PAUSE_S[pace]
             except Retryable as error:
                 log.warning("%s: %s; again in %g s", model, error, _RETRY_PAUSE_S)
@@ -141,74 +150,3 @@ class _Followers:
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
-
-
-def partition_of(key: str, num_partitions: int) -> int:
-    """Return the partition that Java's clients, and ours, send a key to."""
-    return int(murmur2(key.encode()) & 0x7FFFFFFF) % num_partitions
-
-
-class _Surroundings:
-    """What followers work with; everything here blocks."""
-
-    def __init__(self, runtime: Runtime, job: str, num_processes: int, clock: Clock, stop: threading.Event) -> None:
-        self._runtime = runtime
-        self._clock = clock
-        self._ch = ClickHouse(runtime.clickhouse)
-        self._specs = SpecFollower(runtime.kafka, runtime.topics)
-        self._roles = RoleFollower(runtime.kafka, runtime.topics)
-        self._outlet = LogOutlet(runtime)
-        self._pool = ProcessPool(num_processes, measuring.start_process, (runtime.clickhouse, runtime.privacy_key))
-        self._pool.warm_up()
-        self._lock = threading.Lock()
-        self._described: dict[str, tuple[str, int]] = {}
-        self._described_s: float | None = None
-        self._monitor = Monitor(
-            self._ch,
-            job,
-            {name: runtime.topics(name) for name in ("records", "predictions", "labels")},
-            self._pool,
-            self._outlet,
-            lambda explain: Judge(self._ch, self._outlet, self._roles, explain, clock),
-            self._list_partitions,
-            clock,
-            stop,
-        )
-
-    def list_models(self) -> dict[str, int]:
-        """Return the models that are declared now, each with the partition of `progress` that its messages go to."""
-        size = self._describe().get("progress", ("", self._runtime.num_partitions))[1]
-        with self._lock:
-            self._specs.refresh(_TIMEOUT_S)
-            return {model: partition_of(model, size) for model in self._specs.catalogue.models()}
-
-    def look(self, model: str) -> Pace:
-        """Look after a model once, knowing the newest specs and roles."""
-        with self._lock:
-            self._specs.refresh(_TIMEOUT_S)
-            self._roles.refresh(_TIMEOUT_S)
-            history: ModelHistory | None = self._specs.catalogue.get(model)
-        return "idle" if history is None else self._monitor.look(history)
-
-    def close(self) -> None:
-        """End the processes and leave the store; what is under way is broken off, and done again by whoever is next."""
-        self._pool.close()
-        self._ch.close()
-
-    def _list_partitions(self) -> Mapping[tuple[str, str], int]:
-        described = self._describe()
-        return {
-            (self._runtime.topics(name), topic_id): size
-            for name, (topic_id, size) in described.items()
-            if name in ("records", "predictions")
-        }
-
-    def _describe(self) -> dict[str, tuple[str, int]]:
-        """Ask for the topics, at most every few seconds; a topic made anew is noticed by its id."""
-        now_s = self._clock.monotonic_s()
-        if self._described_s is None or now_s - self._described_s > _TOPICS_AGE_S_MAX:
-            names = {self._runtime.topics(name): name for name in ("records", "predictions", "progress")}
-            found = describe_topics(self._runtime.kafka, names, _TIMEOUT_S)
-            self._described = {names[topic]: described for topic, described in found.items()}
-            self._described_s = now_s
-        return self._described

@@ -17,6 +17,7 @@ from schemas.spec import Catalogue
 from store.client import ClickHouse
 from store.dead_letters import dead_letter_rows
 from store.log import Producer
+from store.partitions import load_partitions
 from store.summaries import (
     Place,
     delete_ids,
@@ -25,7 +26,6 @@ from store.summaries import (
     insert_ids,
     insert_markers,
     insert_summaries,
-    load_partition,
     read_markers,
 )
 from store.windows import read_unmeasured
@@ -50,16 +50,18 @@ class StateStore:
         self._clock = clock
         self._producer = Producer(runtime.kafka)
 
-    def load(self, place: Place, kind: Kind, start: int, catalogue: Catalogue) -> Partition:
-        """Give a partition as the last true marker has it; `start` is the earliest offset of the log."""
-        return Partition.restore(
-            place, kind, load_partition(self._store, self._job, place, SEEN_EVENTS_MAX), start, catalogue
-        )
+    def load(self, kinds: Mapping[Place, Kind], starts: Mapping[Place, int], catalogue: Catalogue) -> list[Partition]:
+        """Give partitions as the last true markers have them; `starts` are the earliest offsets of the log."""
+        stored = load_partitions(self._store, self._job, kinds, SEEN_EVENTS_MAX)
+        return [
+            Partition.restore(place, kind, stored[place], starts[place], catalogue) for place, kind in kinds.items()
+        ]
 
-    def forget_other_lives(self, topic: str, topic_id: str) -> None:
-        """Delete what belongs to a topic of that name that was deleted."""
-        if any(marker.place.topic_id != topic_id for marker in read_markers(self._store, self._job, [topic])):
-            delete_other_lives(self._store, self._job, topic, topic_id)
+    def forget_other_lives(self, topic_ids: Mapping[str, str]) -> None:
+        """Delete what belongs to topics of these names that were deleted."""
+        markers = read_markers(self._store, self._job, topic_ids)
+        for topic in {place.topic for place in (m.place for m in markers) if place.topic_id != topic_ids[place.topic]}:
+            delete_other_lives(self._store, self._job, topic, topic_ids[topic])
 
     def write(self, snapshots: Sequence[Snapshot]) -> None:
         """Make snapshots durable; safe to repeat, and when it fails nobody needs to know how far it came.

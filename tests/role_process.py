@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,7 +37,16 @@ def make_runtime(
 class RoleProcess:
     """One worker of a role, in a process group of its own; `worker` is its unique name, its output is in `log_path`."""
 
-    def __init__(self, role: str, runtime: Runtime, log_path: Path, worker: str = "") -> None:
+    def __init__(
+        self,
+        role: str,
+        runtime: Runtime,
+        log_path: Path,
+        worker: str = "",
+        program: Sequence[str] = ("-m", "driftloop.roles"),
+        more: Mapping[str, str] | None = None,
+    ) -> None:
+        """`program` may be another one that runs a role; `more` goes into its environment."""
         self.log_path = log_path
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DRIFTLOOP_")}
         environment |= {
@@ -53,9 +62,9 @@ class RoleProcess:
         }
         with log_path.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "driftloop.roles", role, *(["--worker", worker] if worker else [])],
+                [sys.executable, *program, role, *(["--worker", worker] if worker else [])],
                 cwd=REPOSITORY,
-                env=environment | format_kafka_options(runtime.kafka),
+                env=environment | format_kafka_options(runtime.kafka) | dict(more or {}),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -1,0 +1,130 @@
+"""What the monitor does before it counts: no more than it needs, so that a killed one is back soon."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from schemas.connections import Runtime
+from schemas.spec import (
+    FeatureSpec,
+    ModelSpec,
+    PublishedSpec,
+    ReferenceSource,
+    WindowSpec,
+    default_alerts,
+    default_performance,
+    encode_published,
+)
+from store.client import ClickHouse
+from store.log import Producer, apply_topics
+from store.migrations import migrate
+from store.summaries import read_markers
+from streams.app import name_job
+from tests.brokers import make_broker
+from tests.clickhouses import EmbeddedClickHouse
+from tests.role_process import RoleProcess, make_runtime
+
+START_MS = 1_700_000_000_000
+WAIT_S = 240
+
+# Each takes a tenth of a second to seconds to import. What measures may have them; what counts may not.
+HEAVY = {
+    "click", "evidently", "httpx", "matplotlib", "measures", "narwhals", "pandas", "plotly", "retrain", "rich", "river",
+    "scipy", "sklearn", "torch",
+}  # fmt: skip
+
+
+@dataclass
+class Stack:
+    runtime: Runtime
+    store: ClickHouse
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    broker, clickhouse = make_broker("embedded", tmp_path / "broker"), EmbeddedClickHouse(tmp_path / "clickhouse")
+    broker.start()
+    try:
+        clickhouse.start()
+        runtime = make_runtime(broker.bootstrap, clickhouse.url, "t", tmp_path)
+        store = ClickHouse(runtime.clickhouse)
+        migrate(store)
+        apply_topics(runtime.kafka, runtime.topics, runtime.num_partitions)
+        yield Stack(runtime, store)
+        store.close()
+    finally:
+        clickhouse.stop()
+        broker.stop()
+
+
+def publish_model(runtime: Runtime) -> None:
+    spec = ModelSpec(
+        model="m", task="binary", reference=ReferenceSource(file="r.csv"), segments=["country"],
+        features={"amount": FeatureSpec(type="number"), "country": FeatureSpec(type="category")},
+        windows=WindowSpec(size_ms=3_600_000, lateness_ms=60_000),
+        performance=default_performance("binary"), alerts=default_alerts(),
+    )  # fmt: skip
+    published = PublishedSpec(
+        spec=spec, spec_version=1, effective_from=0, published_at=0, reference_hash="h", reference_rows=1,
+        cuts={"amount": [-1.0, 0.0, 1.0]}, categories={"country": ["DE"]}, segment_values={"country": ["DE"]},
+    )  # fmt: skip
+    producer = Producer(runtime.kafka)
+    producer.produce(runtime.topics("specs"), published.key, encode_published(published))
+    producer.flush()
+
+
+def produce(runtime: Runtime, numbers: range) -> None:
+    producer = Producer(runtime.kafka)
+    for number in numbers:
+        event = {
+            "record_id": f"r{number}", "model": "m", "ts": START_MS + number, "model_version": "1", "score": 0.5,
+            "features": {"amount": 0.5, "country": "DE"},
+        }  # fmt: skip
+        producer.produce(runtime.topics("predictions"), event["record_id"], json.dumps(event).encode())
+        producer.produce(runtime.topics("records"), event["record_id"], json.dumps(event).encode())
+    producer.produce(runtime.topics("records"), "r", b"{")
+    producer.flush()
+
+
+def read_num_counted(stack: Stack) -> int:
+    return sum(marker.next_offset for marker in read_markers(stack.store, name_job(stack.runtime)))
+
+
+def wait_until(is_true: Callable[[], bool], role: RoleProcess) -> None:
+    deadline_s = time.monotonic() + WAIT_S
+    while not is_true():
+        assert role.process.poll() is None, role.log
+        assert time.monotonic() < deadline_s, role.log
+        time.sleep(0.1)
+
+
+def test_a_restored_monitor_counts_without_what_measures_and_leaves_no_file(stack: Stack, tmp_path: Path) -> None:
+    """Twice, the second time with state to restore; SIGKILL in between, after which no file may be left."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    publish_model(stack.runtime)
+    num_counted = 0
+    for start in (0, 500):
+        produce(stack.runtime, range(start, start + 500))
+        monitor = RoleProcess(
+            "monitor", stack.runtime, tmp_path / f"monitor-{start}.log", "m-0", ("-m", "tests.monitor_probe"),
+            {"TMPDIR": str(folder), "FAUST_DATADIR": str(folder / "faust")},
+        )  # fmt: skip
+        try:
+            wait_until(lambda role=monitor: "IMPORTED" in role.log, monitor)  # type: ignore[misc]
+            num_before, num_counted = num_counted, read_num_counted(stack)
+        finally:
+            monitor.kill()
+        assert num_counted > num_before
+        line = next(line for line in monitor.log.splitlines() if line.startswith("IMPORTED"))
+        imported = set(line.split()[1:])
+        assert "faust" in imported
+        assert imported.isdisjoint(HEAVY)
+        assert imported.isdisjoint({"streams.workbench", "streams.measuring", "streams.monitoring", "streams.judging"})
+        assert list(folder.iterdir()) == []

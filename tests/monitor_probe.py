@@ -1,0 +1,25 @@
+"""The monitor, up to where stages 2 and 3 would begin: then it says what it has imported, and does nothing more.
+
+`python -m tests.monitor_probe monitor`
+"""
+
+import sys
+import threading
+
+import streams.counting
+import streams.progressing
+from driftloop import roles
+
+# Only the first chunk ends the head start: this is about the path to it.
+streams.counting._HEAD_START_S = 600.0
+
+
+def report(_: object) -> None:
+    print("IMPORTED", *sorted(sys.modules), flush=True)
+    threading.Event().wait()
+
+
+streams.progressing._Followers._open_workbench = report  # type: ignore[assignment]
+
+if __name__ == "__main__":
+    roles.leave(roles.main())
