@@ -29,6 +29,11 @@ class NumberSample:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def num_bytes(self) -> int:
+        """The memory of the values."""
+        return self.values.nbytes
+
     @cached_property
     def deviation(self) -> float:
         """The standard deviation (ddof 0); it may overflow to infinity or NaN."""
@@ -49,6 +54,11 @@ class CategorySample:
 
     def __len__(self) -> int:
         return self.num_rows
+
+    @property
+    def num_bytes(self) -> int:
+        """The memory of the counts."""
+        return self.counts.nbytes
 
     @cached_property
     def num_rows(self) -> int:
@@ -91,7 +101,7 @@ def rank_category(value: Hashable) -> tuple[str, str]:
     return str(value), type(value).__name__
 
 
-def count_codes(codes: Ints, size: int) -> Ints:
+def count_codes(codes: NDArray[np.signedinteger[Any]], size: int) -> Ints:
     """Count the codes 0 … size - 1; negative ones are missing."""
     return np.bincount(codes[codes >= 0], minlength=size).astype(np.int64)
 

@@ -36,11 +36,13 @@ def read_window(
     segment_values: Sequence[str] = (),
     horizon_ms: int = 0,
     with_features: bool = True,
+    segment_keys: Sequence[str] = (),
 ) -> pa.Table:
     """Rows with start ≤ ts < end in sample order, the first `limit` of them.
 
-    Columns: record_id, ts, `f:NAME` (float64, NaN where missing), `t:NAME` (string, null where missing); predictions
-    also model_version, prediction, prediction_text, score, `s:CLASS`, has_features. Without `model_version`,
+    Columns: record_id, ts, `f:NAME` (float64, NaN where missing), `t:NAME` (string, null where missing), `g:KEY` (the
+    value of each of `segment_keys` as the row itself has it, null where it has none); predictions also model_version,
+    prediction, prediction_text, score, `s:CLASS`, has_features. Without `model_version`,
     predictions are taken once per record_id, and only those that carry features.
     `below`: (topic, topic_id, partition) → offset; only rows before it, and none of a partition that is not named.
     `segment`: "country=DE", or "country=__other__" with the known `segment_values`.
@@ -54,9 +56,10 @@ def read_window(
         "ts",
         *([_FEATURES] if with_features else []),
         *([_OUTPUTS] if source == "predictions" else []),
+        *_segment_columns(segment_keys, parameters),
     ]
     sql = f"SELECT {', '.join(columns)} FROM ({query}) ORDER BY {_SAMPLE_ORDER} {_limit(limit)}"  # noqa: S608
-    return _flatten(ch.query_arrow(sql, parameters))
+    return _flatten(ch.query_arrow(sql, parameters), segment_keys)
 
 
 def read_labelled(
@@ -72,6 +75,7 @@ def read_labelled(
     segment_values: Sequence[str] = (),
     horizon_ms: int = 0,
     with_features: bool = False,
+    segment_keys: Sequence[str] = (),
 ) -> pa.Table:
     """The predictions of a version in a window, as `read_window` gives them, with the label that counts today.
 
@@ -80,7 +84,15 @@ def read_labelled(
     query, parameters = _window_query(
         model, start_ms, end_ms, "predictions", model_version, below, segment, segment_values, horizon_ms
     )
-    columns = f"record_id, ts, {_OUTPUTS}{', ' + _FEATURES if with_features else ''}"
+    columns = ", ".join(
+        [
+            "record_id",
+            "ts",
+            _OUTPUTS,
+            *([_FEATURES] if with_features else []),
+            *_segment_columns(segment_keys, parameters),
+        ]
+    )
     sql = f"""
         SELECT p.*, l.label AS label, nullIf(l.label_text, '') AS label_text, isNotNull(l.record_id) AS has_label
         FROM (SELECT {columns} FROM ({query}) ORDER BY {_SAMPLE_ORDER} {_limit(limit)}) AS p
@@ -88,7 +100,7 @@ def read_labelled(
         ORDER BY sipHash64(p.record_id), p.record_id
         SETTINGS join_use_nulls = 1
     """  # noqa: S608
-    return _flatten(ch.query_arrow(sql, parameters))
+    return _flatten(ch.query_arrow(sql, parameters), segment_keys)
 
 
 def read_training_rows(ch: ClickHouse, model: str, start_ms: int, end_ms: int) -> pa.Table:
@@ -128,9 +140,9 @@ _VERSION = " AND model_version = {version:String}"
 _BELOW = """ AND offset < mapFromArrays({below_places:Array(String)}, {below_offsets:Array(UInt64)})[
     concat(toString(topic_id), '/', toString(partition))]"""
 # As `EventColumns.segment_values` has it: what was sent as segment, else the feature of that name.
-_SEGMENT_VALUE = """multiIf(mapContains(segment, {segment_key:String}), segment[{segment_key:String}],
-    mapContains(features_text, {segment_key:String}), features_text[{segment_key:String}],
-    ifNull(toString(features[{segment_key:String}]), ''))"""
+_SEGMENT_VALUE = """multiIf(mapContains(segment, {KEY:String}), segment[{KEY:String}],
+    mapContains(features_text, {KEY:String}), features_text[{KEY:String}],
+    ifNull(toString(features[{KEY:String}]), ''))"""
 
 
 def _interval(model: str, start_ms: int, end_ms: int) -> dict[str, Any]:
@@ -197,20 +209,29 @@ def _labels_of(source: Source) -> str:
 def _segment_condition(segment: str, known: Sequence[str], parameters: dict[str, Any]) -> str:
     key, _, value = segment.partition("=")
     parameters["segment_key"] = key
+    found = _SEGMENT_VALUE.replace("KEY", "segment_key")
     if value == OTHER:
         parameters["segment_known"] = ["", *known]
-        return f" AND {_SEGMENT_VALUE} NOT IN {{segment_known:Array(String)}}"
+        return f" AND {found} NOT IN {{segment_known:Array(String)}}"
     parameters["segment_value"] = value
-    return f" AND {_SEGMENT_VALUE} = {{segment_value:String}}"
+    return f" AND {found} = {{segment_value:String}}"
+
+
+def _segment_columns(keys: Sequence[str], parameters: dict[str, Any]) -> list[str]:
+    """What selects the value of each key, and the parameters that it needs."""
+    parameters |= {f"segment_key_{index}": key for index, key in enumerate(keys)}
+    values = [_SEGMENT_VALUE.replace("KEY", f"segment_key_{index}") for index in range(len(keys))]
+    return [f"nullIf({value}, '') AS segment_value_{index}" for index, value in enumerate(values)]
 
 
 def _limit(limit: int | None) -> str:
     return "" if limit is None else f"LIMIT {int(limit)}"
 
 
-def _flatten(table: pa.Table) -> pa.Table:
-    """Give each map's keys columns of their own: `f:` numbers, `t:` texts, `s:` scores."""
+def _flatten(table: pa.Table, segment_keys: Sequence[str] = ()) -> pa.Table:
+    """Give each map's keys columns of their own: `f:` numbers, `t:` texts, `s:` scores; and segments, `g:`."""
     columns: dict[str, Any] = {}
+    segments = {f"segment_value_{index}": key for index, key in enumerate(segment_keys)}
     for name in table.column_names:
         column = table.column(name)
         if name == "features":
@@ -220,5 +241,5 @@ def _flatten(table: pa.Table) -> pa.Table:
         elif name == "scores":
             columns.update({f"s:{key}": values for key, values in number_columns(column).items()})
         else:
-            columns[name] = column
+            columns[f"g:{segments[name]}" if name in segments else name] = column
     return pa.table(columns)

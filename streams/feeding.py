@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from measures.online import OnlineDetector
 from schemas.events import Measurement
@@ -15,7 +14,7 @@ from schemas.spec import OnlineSpec, Task
 from store.client import ClickHouse
 from store.detectors import Detection, DetectorKey, DetectorState, read_last_state
 from streams.logic.measured import WindowContext
-from streams.logic.rows import Floats, Rows
+from streams.logic.rows import Floats, Rows, sort_by_time
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ def feed_window(
         return None
     detector = _restore(online, last, privacy_key)
     num_before = detector.num_updates
-    order = order_rows(rows)
+    order = sort_by_time(rows)
     ordered = values[order]
     try:
         flagged = detector.update(ordered)
@@ -97,13 +96,6 @@ def find_values(rows: Rows, on: str, task: Task) -> Floats | None:
     if predicted is None:
         return None
     return np.where(np.isnan(rows.label) | np.isnan(predicted), np.nan, (rows.label != predicted).astype(np.float64))
-
-
-def order_rows(rows: Rows) -> npt.NDArray[np.int64]:
-    """Return the positions of the rows in the order of (ts, record_id)."""
-    assert rows.record_id is not None
-    ts, record_id = rows.ts.tolist(), rows.record_id.tolist()
-    return np.array(sorted(range(len(rows)), key=lambda index: (ts[index], record_id[index])), dtype=np.int64)
 
 
 def _restore(online: OnlineSpec, last: DetectorState | None, privacy_key: bytes) -> OnlineDetector:

@@ -23,10 +23,10 @@ from store.client import ClickHouse
 from store.judgements import insert_judgement, read_newest_measured_at
 from store.measurements import DriftRow, PerformanceRow, has_labels, read_drift, read_most_drifted, read_performance
 from streams.announcing import Announcer
+from streams.explaining import Explanation
 from streams.logic.alerts import Observation, Standing, Transition, advance
 from streams.logic.policy import name_rules
 from streams.logic.verdicts import HarmVerdict, choose_headline, choose_worst, judge_drift, judge_harm
-from streams.measuring import Explanation
 from streams.outlet import Outlet
 from streams.wording import describe_drift, describe_harm
 

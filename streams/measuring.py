@@ -7,38 +7,30 @@ references it has met. Results are pure functions of what is stored, so a proces
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from functools import partial
 
-import numpy as np
-
-from measures.composition import MISSING, explain_composition
 from schemas.clock import SystemClock
 from schemas.connections import ClickHouseConnection
 from schemas.events import Measurement
 from schemas.spec import ModelHistory, PublishedSpec, decode_published
 from store.client import ClickHouse
 from store.event_reads import input_source
-from store.events import read_labelled, read_window
-from store.summaries import read_summaries
-from store.windows import read_label_counts, read_segment_values
+from store.summaries import SummaryRow, read_summaries
+from store.windows import read_label_counts
+from streams.explaining import Explanation, explain_feature
 from streams.feeding import Feed, feed_window
-from streams.logic.distances import find_column, list_features, measure_inputs, measure_outputs
+from streams.logic.distances import SampledRows, measure_inputs, measure_outputs
 from streams.logic.measured import WindowContext
 from streams.logic.outcomes import find_labelled, measure_estimated, measure_realized
 from streams.logic.quality import choose_inputs, make_marker, measure_quality
-from streams.logic.rows import Rows, Texts, from_window
+from streams.logic.rows import Rows
 from streams.logic.summaries import Merged, merge_rows
+from streams.reading import Place, Source, WindowReader
 from streams.references import References
 
 log = logging.getLogger(__name__)
-
-Place = tuple[str, str, int]
-Source = Literal["records", "predictions"]
-
-# Features with more distinct values are told by their median instead of their most changed values.
-_NUM_VALUES_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +75,6 @@ class Measured:
     feeds: list[Feed]
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """How one feature of a window differs from its reference, in words and as data."""
-
-    feature: str
-    words: str
-    values: list[dict[str, float | str]]
-
-
 class WindowMeasurer:
     """Measures windows of any model; one per process, not for several threads."""
 
@@ -99,33 +82,37 @@ class WindowMeasurer:
         self._ch = ClickHouse(connection)
         self._privacy_key = privacy_key
         self._references = References(self._ch)
+        self._reader = WindowReader(self._ch)
         self._clock = SystemClock()
 
     def measure_window(self, task: WindowTask) -> Measured:
         """Measure what needs no labels: quality, drift of inputs and outputs, estimates, detectors."""
         published = decode_published(task.published)
-        merged = self._merge(task, published)
+        summaries, own_hashes = self._reader.call_all(
+            partial(self._read_summaries, task, published), partial(self._references.read_own_hashes, published.model)
+        )
+        merged = _merge(task, published, summaries)
         inputs = choose_inputs(merged, task.topic_of["records"])
         source = self._choose_source(task, published, inputs)
         context = WindowContext(
             published, task.window_start, task.window_end, task.covered, task.revision, self._clock.now_ms(), source
         )
-        segments = self._read_segments(context, source)
+        sizes = dict(self._list_versions(task, published, merged))
+        rows = self._reader.read(context, source, list(sizes), task.below)
         found = measure_quality(context, inputs, merged)
-        rows = self._read_rows(context, source, None, task.below, segments)
-        num_rows = len(rows) if len(rows) < published.spec.exact_rows or inputs is None else inputs.num_rows
-        if len(rows):
+        feeds: list[Feed | None] = []
+        num_rows = _count(context, rows.inputs, None if inputs is None else inputs.num_rows)
+        current = self._sample(context, rows.inputs)
+        if len(rows.inputs):
             reference = self._references.read(published, published.reference_hash)
-            found += measure_inputs(context, reference, rows, num_rows)
-        feeds = [
-            self._feed(context, rows, index, "")
-            for index, online in enumerate(published.spec.online)
-            if online.on not in ("score", "error")
-        ]
-        for version, size in self._list_versions(task, published, merged):
-            found += self._measure_version(context, version, size, task.below, segments, feeds)
-        marker = make_marker(context, num_rows, len(rows))
-        return _collect(found, marker, feeds)
+            found += measure_inputs(context, reference, current, num_rows)
+            feeds += self._feed(context, rows.inputs, "", lambda on: on not in ("score", "error"))
+        for version, size in sizes.items():
+            outputs = rows.outputs[version]
+            sampled = current if outputs is rows.inputs else self._sample(context, outputs)
+            found += self._measure_version(context, version, size, sampled, own_hashes.get(version, ""))
+            feeds += self._feed(context, outputs, version, lambda on: on == "score")
+        return _collect(found, make_marker(context, num_rows, len(rows.inputs)), feeds)
 
     def measure_labels(self, task: LabelTask) -> Measured:
         """Measure a version's realized performance and feed error detectors, or (`feeds_only`) just the latter."""
@@ -140,28 +127,15 @@ class WindowMeasurer:
             self._clock.now_ms(),
             "predictions",
         )
-        table = read_labelled(
-            self._ch,
-            spec.model,
-            task.model_version,
-            task.window_start,
-            task.window_end,
-            limit=spec.exact_rows,
-            horizon_ms=_horizon_ms(published),
+        rows, own_hashes = self._reader.call_all(
+            partial(self._reader.read_labelled, context, task.model_version),
+            partial(self._references.read_own_hashes, published.model),
         )
-        if table.num_rows == 0:
+        if not len(rows):
             return Measured([], None, [])
-        rows = from_window(table)
         if task.feeds_only:
-            feeds = [
-                self._feed(context, rows, index, task.model_version)
-                for index, online in enumerate(spec.online)
-                if online.on == "error"
-            ]
-            return _collect([], None, feeds)
-        rows.segments = _join_segments(rows, self._read_segments(context, "records"))
-        reference_hash, is_own = self._references.find_hash(published, task.model_version)
-        profile = self._references.profile(published, reference_hash, is_own=is_own)
+            return _collect([], None, self._feed(context, rows, task.model_version, lambda on: on == "error"))
+        profile = self._references.profile(published, own_hashes.get(task.model_version, ""))
         is_whole = len(rows) < spec.exact_rows
         num_rows = len(rows) if is_whole else task.num_predictions
         coverage = float(find_labelled(rows).mean()) if is_whole else task.label_coverage
@@ -174,16 +148,15 @@ class WindowMeasurer:
         """Say how the composition of some features of a window differs from the reference."""
         published = decode_published(task.published)
         context = WindowContext(published, task.window_start, task.window_end, task.covered, task.revision, 0)
-        reference = self._references.read(published, published.reference_hash)
-        inputs = choose_inputs(self._merge(task, published), task.topic_of["records"])
+        reference = self._references.read(published, published.reference_hash).rows
+        merged = _merge(task, published, self._read_summaries(task, published))
+        inputs = choose_inputs(merged, task.topic_of["records"])
         source = self._choose_source(task, published, inputs)
-        rows = self._read_rows(context, source, None, task.below, {})
-        return [_explain(published, reference, rows, feature) for feature in features]
+        rows = self._reader.read(context, source, [], task.below).inputs
+        return [explain_feature(published, reference, rows, feature) for feature in features]
 
-    def _merge(self, task: WindowTask, published: PublishedSpec) -> list[Merged]:
-        rows = read_summaries(self._ch, task.job, published.model, task.window_start)
-        merged = merge_rows(rows, ModelHistory([published]))
-        return [each for each in merged if each.window_end == task.window_end]
+    def _read_summaries(self, task: WindowTask, published: PublishedSpec) -> list[SummaryRow]:
+        return read_summaries(self._ch, task.job, published.model, task.window_start)
 
     def _choose_source(self, task: WindowTask, published: PublishedSpec, inputs: Merged | None) -> Source:
         if inputs is None:
@@ -203,69 +176,29 @@ class WindowMeasurer:
         return [(each.model_version, each.num_predictions) for each in counts]
 
     def _measure_version(
-        self,
-        context: WindowContext,
-        version: str,
-        size: int,
-        below: Mapping[str, Mapping[Place, int]],
-        segments: Mapping[str, Mapping[str, str]],
-        feeds: list[Feed | None],
+        self, context: WindowContext, version: str, size: int, current: SampledRows, own_hash: str
     ) -> list[Measurement]:
         published = context.published
-        rows = self._read_rows(context, "predictions", version, below, segments)
-        num_rows = len(rows) if len(rows) < published.spec.exact_rows else size
-        reference_hash, is_own = self._references.find_hash(published, version)
-        reference = self._references.read(published, reference_hash)
-        profile = self._references.profile(published, reference_hash, is_own=is_own)
-        feeds += [
-            self._feed(context, rows, index, version)
-            for index, online in enumerate(published.spec.online)
-            if online.on == "score"
-        ]
+        num_rows = _count(context, current.rows, size)
+        reference = self._references.read(published, own_hash or published.reference_hash)
+        profile = self._references.profile(published, own_hash)
         return [
-            *measure_outputs(context, reference, rows, num_rows, version),
-            *measure_estimated(context, profile, rows, num_rows, version),
+            *measure_outputs(context, reference, current, num_rows, version),
+            *measure_estimated(context, profile, current.rows, num_rows, version),
         ]
 
-    def _read_rows(
-        self,
-        context: WindowContext,
-        source: Source,
-        model_version: str | None,
-        below: Mapping[str, Mapping[Place, int]],
-        segments: Mapping[str, Mapping[str, str]],
-    ) -> Rows:
-        spec = context.spec
-        table = read_window(
-            self._ch,
-            spec.model,
-            context.window_start,
-            context.window_end,
-            source,
-            model_version=model_version,
-            below=below.get(model_version or "", {}),
-            limit=spec.exact_rows,
-            horizon_ms=_horizon_ms(context.published),
-            with_features=model_version is None,
-        )
-        rows = from_window(table)
-        rows.segments = _join_segments(rows, segments)
-        return rows
+    def _sample(self, context: WindowContext, rows: Rows) -> SampledRows:
+        known = context.published.segment_values
+        return SampledRows(rows, {key: known.get(key, []) for key in context.spec.segments})
 
-    def _read_segments(self, context: WindowContext, source: Source) -> Mapping[str, Mapping[str, str]]:
-        """Segments belong to records; a model without them has them in its predictions."""
-        keys = context.spec.segments
-        if not keys:
-            return {}
-        window = (context.spec.model, context.window_start, context.window_end)
-        found = read_segment_values(self._ch, *window, source, keys)
-        if source == "records":
-            sent = read_segment_values(self._ch, *window, "predictions", keys)
-            found = {key: {**sent[key], **found[key]} for key in keys}
-        return found
-
-    def _feed(self, context: WindowContext, rows: Rows, index: int, model_version: str) -> Feed | None:
-        return feed_window(self._ch, context, rows, context.spec.online[index], model_version, self._privacy_key)
+    def _feed(
+        self, context: WindowContext, rows: Rows, model_version: str, is_meant: Callable[[str], bool]
+    ) -> list[Feed | None]:
+        return [
+            feed_window(self._ch, context, rows, online, model_version, self._privacy_key)
+            for online in context.spec.online
+            if is_meant(online.on)
+        ]
 
 
 # One per process: what a pool's tasks are run with.
@@ -304,39 +237,11 @@ def _collect(found: list[Measurement], marker: Measurement | None, feeds: Sequen
     return Measured([*found, *(each.measurement for each in given)], marker, given)
 
 
-def _horizon_ms(published: PublishedSpec) -> int:
-    """How far around a window an earlier event of the same identity is looked for: as far as stage 1 remembers."""
-    return published.spec.windows.retention * published.window_size_ms
+def _merge(task: WindowTask, published: PublishedSpec, rows: Sequence[SummaryRow]) -> list[Merged]:
+    merged = merge_rows(rows, ModelHistory([published]))
+    return [each for each in merged if each.window_end == task.window_end]
 
 
-def _join_segments(rows: Rows, segments: Mapping[str, Mapping[str, str]]) -> dict[str, Texts]:
-    assert rows.record_id is not None
-    return {
-        key: np.array([values.get(record_id) for record_id in rows.record_id.tolist()], dtype=object)
-        for key, values in segments.items()
-    }
-
-
-def _explain(published: PublishedSpec, reference: Rows, rows: Rows, feature: str) -> Explanation:
-    kind = dict(list_features(published.spec)).get(feature, "category")
-    before, after = find_column(reference, feature, kind), find_column(rows, feature, kind)
-    if before is None or after is None:
-        return Explanation(feature, f"{feature} cannot be compared: one side has no values", [])
-    if kind == "number" and len(np.unique(before[~np.isnan(before)])) > _NUM_VALUES_MAX:
-        old, new = float(np.nanmedian(before)), float(np.nanmedian(after)) if not np.isnan(after).all() else np.nan
-        words = f"{feature}: the median went from {old:.6g} in the reference to {new:.6g}"
-        return Explanation(feature, words, [{"value": "median", "reference": old, "window": new}])
-    changes = explain_composition(before, after, top=4)
-    words = ", ".join(
-        f"{'missing' if each.value == MISSING else each.value} is {each.window_share:.1%} of the window "
-        f"({each.reference_share:.1%} of the reference)"
-        for each in changes
-    )
-    values = cast(
-        "list[dict[str, float | str]]",
-        [
-            {"value": each.value, "reference_share": each.reference_share, "window_share": each.window_share}
-            for each in changes
-        ],
-    )
-    return Explanation(feature, f"{feature}: {words}", values)
+def _count(context: WindowContext, rows: Rows, counted: int | None) -> int:
+    """Give how many rows there are: of a sample what stage 1 counted."""
+    return len(rows) if len(rows) < context.spec.exact_rows or counted is None else counted

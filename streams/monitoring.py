@@ -22,11 +22,11 @@ from store.markers import read_sink_markers
 from store.measurements import insert_measurements
 from store.summaries import WindowStamp, read_stamps
 from store.windows import LabelCount, MeasuredWindow, read_label_counts
+from streams.explaining import Explanation
 from streams.finding import Found, LabelHint, WorkFinder, split_time
 from streams.judging import Judge
 from streams.logic.completeness import WindowState
 from streams.measuring import (
-    Explanation,
     LabelTask,
     Measured,
     WindowTask,

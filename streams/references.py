@@ -11,57 +11,69 @@ from schemas.spec import PublishedSpec
 from store.client import ClickHouse
 from store.reference import read_reference
 from store.windows import read_version_references
+from streams.logic.distances import SampledRows
 from streams.logic.outcomes import ReferenceProfile, profile_reference
-from streams.logic.rows import Rows, from_reference
+from streams.logic.rows import from_reference
 
-# 8 references of 100,000 rows and 20 columns take about 200 MB.
-_NUM_REFERENCES_MAX = 8
+# A reference of 100,000 rows and 20 columns takes 20 MB, its samples as much again, and once more for each segment key.
+# The one in use is kept however large it is.
+_NUM_BYTES_MAX = 256 << 20
 _NUM_PROFILES_MAX = 64
 
 Value = TypeVar("Value")
 
 
 class References:
-    """Reference rows and profiles by content; a hash never changes its rows, so nothing has to be invalidated."""
+    """References and profiles by content; a hash never changes its rows, so nothing has to be invalidated."""
 
     def __init__(self, ch: ClickHouse) -> None:
         self._ch = ch
-        self._rows: OrderedDict[Hashable, Rows] = OrderedDict()
+        self._rows: OrderedDict[Hashable, SampledRows] = OrderedDict()
         self._profiles: OrderedDict[Hashable, ReferenceProfile] = OrderedDict()
 
-    def find_hash(self, published: PublishedSpec, model_version: str) -> tuple[str, bool]:
-        """Return the hash of a version's reference, and whether it is the version's own."""
-        own = read_version_references(self._ch, published.model).get(model_version) if model_version else None
-        return (own, True) if own else (published.reference_hash, False)
+    def read_own_hashes(self, model: str) -> dict[str, str]:
+        """Return the hash of the reference of every version that has its own."""
+        return read_version_references(self._ch, model)
 
-    def read(self, published: PublishedSpec, reference_hash: str) -> Rows:
-        """Return the reference rows; DriftloopError if none are stored under the hash."""
-        keys = published.spec.segments
+    def read(self, published: PublishedSpec, reference_hash: str) -> SampledRows:
+        """Return the reference's rows, with the samples made of them so far; DriftloopError if there are none."""
+        spec = published.spec
 
-        def load() -> Rows:
+        def load() -> SampledRows:
             frame = read_reference(self._ch, reference_hash)
             if frame.empty:
                 raise DriftloopError(f"no reference rows are stored under {reference_hash!r} of {published.model!r}")
-            return from_reference(frame, keys)
+            known = {key: published.segment_values.get(key, []) for key in spec.segments}
+            return SampledRows(from_reference(frame, spec.segments), known)
 
-        return _remember(self._rows, (reference_hash, *keys), _NUM_REFERENCES_MAX, load)
+        def is_full(memory: OrderedDict[Hashable, SampledRows]) -> bool:
+            return sum(each.num_bytes for each in memory.values()) > _NUM_BYTES_MAX
 
-    def profile(self, published: PublishedSpec, reference_hash: str, *, is_own: bool) -> ReferenceProfile:
-        """Return limits and estimator of a reference."""
+        # The segments that have samples of their own are the published spec's.
         key = (published.model, published.spec_version, reference_hash)
+        return _remember(self._rows, key, is_full, load)
+
+    def profile(self, published: PublishedSpec, own_hash: str) -> ReferenceProfile:
+        """Return limits and estimator of a version's own reference, or, if `own_hash` is empty, of the model's."""
+        reference_hash = own_hash or published.reference_hash
         return _remember(
             self._profiles,
-            key,
-            _NUM_PROFILES_MAX,
-            lambda: profile_reference(published, self.read(published, reference_hash), is_own=is_own),
+            (published.model, published.spec_version, reference_hash),
+            lambda memory: len(memory) > _NUM_PROFILES_MAX,
+            lambda: profile_reference(published, self.read(published, reference_hash).rows, is_own=bool(own_hash)),
         )
 
 
-def _remember(memory: OrderedDict[Hashable, Value], key: Hashable, num_max: int, load: Callable[[], Value]) -> Value:
+def _remember(
+    memory: OrderedDict[Hashable, Value],
+    key: Hashable,
+    is_full: Callable[[OrderedDict[Hashable, Value]], bool],
+    load: Callable[[], Value],
+) -> Value:
     if key in memory:
         memory.move_to_end(key)
-        return memory[key]
-    value = memory[key] = load()
-    while len(memory) > num_max:
+    else:
+        memory[key] = load()
+    while len(memory) > 1 and is_full(memory):
         memory.popitem(last=False)
-    return value
+    return memory[key]

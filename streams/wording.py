@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from measures.performance import higher_is_better
 from store.measurements import DriftRow
+from streams.explaining import Explanation
 from streams.logic.alerts import Transition
 from streams.logic.verdicts import HarmVerdict
-from streams.measuring import Explanation
 
 _NAMES = {
     "roc_auc": "ROC AUC",

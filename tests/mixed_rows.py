@@ -14,7 +14,7 @@ from schemas.spec import (
     default_alerts,
     default_performance,
 )
-from streams.logic.rows import Rows, segment_texts
+from streams.logic.rows import Coded, Rows, code_segments
 
 SIZE_MS = 1_000
 NUM_ROWS = 3_000
@@ -42,11 +42,11 @@ def draw_rows(seed: int, num: int = NUM_ROWS) -> Rows:
         "flag": punch((rng.random(num) < 0.3).astype(float), np.nan).astype(float),
     }
     rows.texts = {
-        "country": punch(countries[rng.choice(4, num, p=[0.5, 0.3, 0.15, 0.05])], None),
-        "note": punch(np.full(num, "text", dtype=object), None),
+        "country": Coded.of(punch(countries[rng.choice(4, num, p=[0.5, 0.3, 0.15, 0.05])], None)),
+        "note": Coded.of(punch(np.full(num, "text", dtype=object), None)),
     }
     rows.score, rows.prediction = rng.random(num), (rng.random(num) < 0.4).astype(float)
-    rows.segments = {key: segment_texts(rows, key) for key in ("country", "flag")}
+    rows.segments = {key: code_segments(rows, key) for key in ("country", "flag")}
     return rows
 
 

@@ -2,53 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from measures.drift import METHODS, Distance, Kind, measure_distance
+from measures.drift import METHODS, Distance, Kind, measure_samples
+from measures.samples import CategorySample, NumberSample, Sample, count_codes, sort_numbers
 from schemas.events import Measurement
 from schemas.spec import ModelSpec
 from streams.logic.measured import WindowContext
-from streams.logic.rows import Rows, list_segments
+from streams.logic.rows import Coded, Floats, Rows
 
-Column = npt.NDArray[Any]
+Column = Floats | Coded
 
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """How many rows a window has and whether all of them are at hand."""
-
-    num_rows: int
-    num_sampled: int
+_NO_SAMPLE: dict[Kind, Sample] = {
+    "number": NumberSample(np.empty(0)),
+    "category": CategorySample((), np.empty(0, np.int64)),
+}
 
 
-def measure_inputs(context: WindowContext, reference: Rows, current: Rows, num_rows: int) -> list[Measurement]:
+class SampledRows:
+    """Rows whose columns are made ready to be compared, whole and by segment, each when it is first asked for."""
+
+    def __init__(self, rows: Rows, known: Mapping[str, Sequence[str]]) -> None:
+        self.rows = rows
+        self.parts = rows.split(known)
+        self._columns: dict[Hashable, Column | None] = {}
+        self._samples: dict[Hashable, Sample | None] = {}
+
+    @property
+    def num_bytes(self) -> int:
+        """About the memory of the rows and of what was made of them so far."""
+        columns: list[Column] = [*self.rows.numbers.values(), *self.rows.texts.values()]
+        samples = [each for each in self._samples.values() if each is not None]
+        parts = sum(each.nbytes for each in self.parts.values())
+        return parts + sum(each.nbytes for each in columns) + sum(each.num_bytes for each in samples)
+
+    def count(self, segment: str) -> int:
+        """Give the number of rows of a segment, "" being all."""
+        return len(self.rows) if not segment else len(self.parts.get(segment, ()))
+
+    def find_column(self, name: str, kind: Kind) -> Column | None:
+        """Give a feature, or `score` or `prediction`: as numbers or coded; None where no row has it."""
+        key = (name, kind)
+        if key not in self._columns:
+            self._columns[key] = find_column(self.rows, name, kind)
+        return self._columns[key]
+
+    def share_vocabulary(self, name: str, other: SampledRows) -> None:
+        """Code a category as other rows do, so that both can be compared count by count."""
+        mine, theirs = self.find_column(name, "category"), other.find_column(name, "category")
+        if isinstance(mine, Coded) and isinstance(theirs, Coded):
+            self._columns[name, "category"] = mine.recode(theirs.vocabulary)
+
+    def sample(self, name: str, kind: Kind, segment: str) -> Sample | None:
+        """Give a column of a segment as a sample; None where no row at all has the column, or the segment no row."""
+        key = (name, kind, segment)
+        if key not in self._samples:
+            self._samples[key] = self._make_sample(name, kind, segment)
+        return self._samples[key]
+
+    def _make_sample(self, name: str, kind: Kind, segment: str) -> Sample | None:
+        column = self.find_column(name, kind)
+        if column is None or (segment and segment not in self.parts):
+            return None
+        part = column[self.parts[segment]] if segment else column
+        if isinstance(part, Coded):
+            return CategorySample(part.vocabulary, count_codes(part.codes, len(part.vocabulary)))
+        return sort_numbers(part)
+
+
+def measure_inputs(
+    context: WindowContext, reference: SampledRows, current: SampledRows, num_rows: int
+) -> list[Measurement]:
     """Measure every stored feature that is a number, a boolean or a category, for the whole model and each segment.
 
     `current` is the window or its sample, `num_rows` how many rows the window has.
     """
-    return [
-        _measure(context, before, after, name, kind, segment, "", counted)
-        for segment, old, new, counted in _split(context, reference, current, num_rows)
-        for name, kind in list_features(context.spec)
-        for before, after in [(find_column(old, name, kind), find_column(new, name, kind))]
-    ]
+    return _measure_columns(context, reference, current, list_features(context.spec), num_rows, "")
 
 
 def measure_outputs(
-    context: WindowContext, reference: Rows, current: Rows, num_rows: int, model_version: str
+    context: WindowContext, reference: SampledRows, current: SampledRows, num_rows: int, model_version: str
 ) -> list[Measurement]:
     """Measure a version's `score` and `prediction`, as far as reference or window have them."""
-    found = []
-    for segment, old, new, counted in _split(context, reference, current, num_rows):
-        for name, kind, before, after in _list_outputs(context.spec, old, new):
-            if before is not None or after is not None:
-                found.append(_measure(context, before, after, name, kind, segment, model_version, counted))
-    return found
+    columns = [
+        (name, kind)
+        for name, kind in _list_outputs(context.spec)
+        if reference.find_column(name, kind) is not None or current.find_column(name, kind) is not None
+    ]
+    return _measure_columns(context, reference, current, columns, num_rows, model_version)
 
 
 def list_features(spec: ModelSpec) -> list[tuple[str, Kind]]:
@@ -58,57 +101,66 @@ def list_features(spec: ModelSpec) -> list[tuple[str, Kind]]:
 
 
 def find_column(rows: Rows, name: str, kind: Kind) -> Column | None:
-    """Return a feature's column: as numbers, or as whatever it is where it counts as a category."""
+    """Return a column: as numbers, or coded from whatever it is where it counts as a category."""
+    if name == "prediction" and rows.prediction_text is not None and kind == "category":
+        return Coded.of(rows.prediction_text)
+    numbers = {"score": rows.score, "prediction": rows.prediction}.get(name, rows.numbers.get(name))
     if kind == "number":
-        return rows.numbers.get(name)
-    return rows.texts.get(name, rows.numbers.get(name))
+        return numbers
+    texts = rows.texts.get(name)
+    return texts if texts is not None or numbers is None else Coded.of(numbers)
 
 
-def _split(
-    context: WindowContext, reference: Rows, current: Rows, num_rows: int
-) -> Iterator[tuple[str, Rows, Rows, Counted]]:
-    """The whole model, then each segment of which the window has any row."""
-    yield "", reference, current, Counted(num_rows, len(current))
-    known = context.published.segment_values
-    for segment in list_segments({key: known.get(key, []) for key in context.spec.segments}):
-        rows = current.in_segment(segment, known)
-        if len(rows):
-            yield segment, reference.in_segment(segment, known), rows, Counted(len(rows), len(rows))
-
-
-def _list_outputs(spec: ModelSpec, old: Rows, new: Rows) -> list[tuple[str, Kind, Column | None, Column | None]]:
+def _list_outputs(spec: ModelSpec) -> list[tuple[str, Kind]]:
     if spec.task == "multiclass":
-        return [("prediction", "category", old.prediction_text, new.prediction_text)]
-    kind: Kind = "category" if spec.task == "binary" else "number"
-    return [("score", "number", old.score, new.score), ("prediction", kind, old.prediction, new.prediction)]
+        return [("prediction", "category")]
+    return [("score", "number"), ("prediction", "category" if spec.task == "binary" else "number")]
+
+
+def _measure_columns(
+    context: WindowContext,
+    reference: SampledRows,
+    current: SampledRows,
+    columns: Sequence[tuple[str, Kind]],
+    num_rows: int,
+    model_version: str,
+) -> list[Measurement]:
+    for name, kind in columns:
+        if kind == "category":
+            current.share_vocabulary(name, reference)
+    # Segment by segment: what depends on the sizes of two samples is then computed once for all columns.
+    return [
+        _measure(context, reference, current, name, kind, segment, num_rows, model_version)
+        for segment in ["", *current.parts]
+        for name, kind in columns
+    ]
 
 
 def _measure(
     context: WindowContext,
-    before: Column | None,
-    after: Column | None,
+    reference: SampledRows,
+    current: SampledRows,
     feature: str,
     kind: Kind,
     segment: str,
+    num_rows: int,
     model_version: str,
-    counted: Counted,
 ) -> Measurement:
     drift = context.spec.drift
     method = drift.method if drift.method == "auto" or kind in METHODS[drift.method].kinds else "auto"
     threshold = None if drift.threshold == "calibrated" else float(drift.threshold)
-    empty = np.array([], dtype=np.float64 if kind == "number" else object)
+    before, after = (each.sample(feature, kind, segment) or _NO_SAMPLE[kind] for each in (reference, current))
     # A text column beside a number column of the same name would compare "1" with 1.0.
-    distance = measure_distance(
-        empty if before is None else before, empty if after is None else after, kind, method, threshold
-    )
+    distance = measure_samples(before, after, kind, method, threshold)
+    has_reference = reference.count(segment) > 0 and reference.find_column(feature, kind) is not None
     is_test = distance.p_value is not None
     return context.make(
         "drift",
         distance.metric,
         distance.value,
-        _judge(context.spec, before, distance, 0 if after is None else _count_known(after)),
-        counted.num_rows,
-        num_sampled=counted.num_sampled,
+        _judge(context.spec, has_reference, distance, len(after)),
+        current.count(segment) if segment else num_rows,
+        num_sampled=current.count(segment),
         model_version=model_version,
         segment=segment,
         feature=feature,
@@ -118,15 +170,9 @@ def _measure(
     )
 
 
-def _count_known(values: Column) -> int:
-    """Count what is there: a distance rests on the values, not on the rows that lack them."""
-    if values.dtype.kind == "f":
-        return int(np.count_nonzero(~np.isnan(values)))
-    return sum(value is not None for value in values.tolist())
-
-
-def _judge(spec: ModelSpec, before: Column | None, distance: Distance, num_known: int) -> str:
-    if before is None or len(before) == 0:
+def _judge(spec: ModelSpec, has_reference: bool, distance: Distance, num_known: int) -> str:
+    """A distance rests on the values, not on the rows that lack them."""
+    if not has_reference:
         return "no_reference"
     if num_known < spec.windows.min_rows:
         return "too_few_rows"

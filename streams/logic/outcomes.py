@@ -16,7 +16,7 @@ from measures.performance import measure_performance
 from schemas.events import Measurement
 from schemas.spec import ModelSpec, PublishedSpec
 from streams.logic.measured import WindowContext
-from streams.logic.rows import Rows, list_segments
+from streams.logic.rows import Floats, Rows
 from streams.logic.verdicts import is_harmful
 
 UNBOUNDED = Limits(math.nan, math.nan, math.nan)
@@ -61,11 +61,12 @@ def measure_realized(
     `rows` are the window's predictions (or their sample) with the labels that there are; `num_rows` and `coverage`
     count all of the window's predictions. Segments have no limits.
     """
-    return [
-        measurement
-        for segment, part, size, share in _split(context, rows, num_rows, coverage)
-        for measurement in _realize(context, profile, part, segment, size, share, model_version)
-    ]
+    found = _realize(context, profile, rows, "", num_rows, coverage, model_version)
+    for segment, positions in _split(context, rows).items():
+        part = rows.take_outcomes(positions)
+        share = float(find_labelled(part).mean())
+        found += _realize(context, profile, part, segment, len(part), share, model_version)
+    return found
 
 
 def measure_estimated(
@@ -74,28 +75,11 @@ def measure_estimated(
     """Estimate a version's metrics without labels, for the whole model and each segment; nothing without estimator."""
     if profile.estimator is None or rows.score is None:
         return []
-    found = []
-    for segment, part, size, _ in _split(context, rows, num_rows, 0.0):
-        if part.score is None:
-            continue
-        values = profile.estimator.estimate(part.score, part.prediction)
-        for metric in context.spec.performance.metrics:
-            limits = UNBOUNDED if segment else profile.limits.get(metric, UNBOUNDED)
-            few = len(part) < context.spec.windows.min_rows
-            found.append(
-                context.make(
-                    "estimate",
-                    metric,
-                    values[metric],
-                    "too_few_rows" if few else _judge(metric, values[metric], limits),
-                    size,
-                    num_sampled=len(part),
-                    model_version=model_version,
-                    segment=segment,
-                    lower=limits.lower,
-                    upper=limits.upper,
-                )
-            )
+    found = _estimate(context, profile, rows.score, rows.prediction, "", num_rows, model_version)
+    for segment, positions in _split(context, rows).items():
+        prediction = None if rows.prediction is None else rows.prediction[positions]
+        score = rows.score[positions]
+        found += _estimate(context, profile, score, prediction, segment, len(score), model_version)
     return found
 
 
@@ -119,8 +103,40 @@ def find_labelled(rows: Rows) -> npt.NDArray[np.bool_]:
     if rows.label is not None:
         labelled |= ~np.isnan(rows.label)
     if rows.label_text is not None:
-        labelled |= np.array([each is not None for each in rows.label_text.tolist()], dtype=np.bool_)
+        labelled |= rows.label_text != None  # noqa: E711 - element by element
     return labelled
+
+
+def _estimate(
+    context: WindowContext,
+    profile: ReferenceProfile,
+    score: Floats,
+    prediction: Floats | None,
+    segment: str,
+    num_rows: int,
+    model_version: str,
+) -> list[Measurement]:
+    assert profile.estimator is not None
+    values = profile.estimator.estimate(score, prediction)
+    found = []
+    for metric in context.spec.performance.metrics:
+        limits = UNBOUNDED if segment else profile.limits.get(metric, UNBOUNDED)
+        few = len(score) < context.spec.windows.min_rows
+        found.append(
+            context.make(
+                "estimate",
+                metric,
+                values[metric],
+                "too_few_rows" if few else _judge(metric, values[metric], limits),
+                num_rows,
+                num_sampled=len(score),
+                model_version=model_version,
+                segment=segment,
+                lower=limits.lower,
+                upper=limits.upper,
+            )
+        )
+    return found
 
 
 def _realize(
@@ -162,15 +178,9 @@ def _realize(
     return found
 
 
-def _split(context: WindowContext, rows: Rows, num_rows: int, coverage: float) -> list[tuple[str, Rows, int, float]]:
-    """The whole model, then each segment that has any row, with its size and its own label coverage."""
-    parts = [("", rows, num_rows, coverage)]
+def _split(context: WindowContext, rows: Rows) -> dict[str, npt.NDArray[np.int64]]:
     known = context.published.segment_values
-    for segment in list_segments({key: known.get(key, []) for key in context.spec.segments}):
-        part = rows.in_segment(segment, known)
-        if len(part):
-            parts.append((segment, part, len(part), float(find_labelled(part).mean())))
-    return parts
+    return rows.split({key: known.get(key, []) for key in context.spec.segments})
 
 
 def _judge(metric: str, value: float, limits: Limits) -> str:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from schemas.columns import format_numbers
 from schemas.spec import PublishedSpec
 from streams.logic.layouts import OTHER, PREDICTION, SCORE, CategoryField, Layout, NumberField, Part, lay_out
-from streams.logic.rows import Floats, Rows, Texts
+from streams.logic.rows import Coded, Floats, Rows, code_numbers
 
 Ints = npt.NDArray[np.int64]
 
@@ -57,10 +56,10 @@ def _count(slots: Ints, group: Ints, num_groups: int, num_slots: int) -> Ints:
 
 
 def _number_segments(rows: Rows, key: str, values: list[str]) -> Ints:
-    codes: dict[str | None, int] = {value: code for code, value in enumerate(values)}
     texts = rows.segments.get(key)
-    listed: list[str | None] = [None] * len(rows) if texts is None else texts.tolist()
-    return np.array([codes.get(each, len(values)) for each in listed], np.int64)
+    if texts is None:
+        return np.full(len(rows), len(values))
+    return texts.look_up({value: code for code, value in enumerate(values)}, len(values), len(values))
 
 
 def _code(layout: Layout, rows: Rows) -> list[Ints]:
@@ -71,8 +70,7 @@ def _code(layout: Layout, rows: Rows) -> list[Ints]:
     for category in layout.categories:
         coded += _code_texts(category, _find_texts(layout, rows, category.name), layout.num_slots)
     for presence in layout.presences:
-        is_null = [each is None for each in _find_texts(layout, rows, presence.name).tolist()]
-        coded.append(presence.slot + np.array(is_null, np.int64))
+        coded.append(presence.slot + _find_texts(layout, rows, presence.name).is_missing.astype(np.int64))
     return coded
 
 
@@ -87,12 +85,12 @@ def _code_numbers(number: NumberField, values: Floats, discarded: int) -> list[I
     return [np.where(np.isnan(values), null, bins), outside]
 
 
-def _code_texts(category: CategoryField, texts: Texts, discarded: int) -> list[Ints]:
-    other, listed = len(category.values), texts.tolist()
-    coded = [np.array([category.codes.get(each, other) for each in listed], np.int64) + category.slot]
+def _code_texts(category: CategoryField, texts: Coded, discarded: int) -> list[Ints]:
+    other = len(category.values)
+    codes = {value: code for code, value in enumerate(category.values)}
+    coded = [category.slot + texts.look_up(codes, other, other + 1)]
     if category.allowed is not None:
-        outside = [each is not None and each not in category.allowed for each in listed]
-        coded.append(np.where(outside, category.slot + other + 2, discarded))
+        coded.append(texts.look_up(dict.fromkeys(category.allowed, discarded), category.slot + other + 2, discarded))
     return coded
 
 
@@ -105,6 +103,8 @@ def _find_numbers(layout: Layout, rows: Rows, name: str) -> Floats:
     return np.full(len(rows), np.nan) if values is None else values
 
 
-def _find_texts(layout: Layout, rows: Rows, name: str) -> Texts:
-    texts = rows.texts.get(name) if layout.part == "inputs" else rows.prediction_text
-    return texts if texts is not None else np.array(format_numbers(_find_numbers(layout, rows, name)), dtype=object)
+def _find_texts(layout: Layout, rows: Rows, name: str) -> Coded:
+    if layout.part == "outputs" and rows.prediction_text is not None:
+        return Coded.of(rows.prediction_text)
+    texts = rows.texts.get(name) if layout.part == "inputs" else None
+    return texts if texts is not None else code_numbers(_find_numbers(layout, rows, name))

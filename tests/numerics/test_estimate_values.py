@@ -89,3 +89,18 @@ def test_estimates_of_calibrated_scores_are_what_labels_then_show() -> None:
     predictions = (later >= 0.4).astype(float)
     realized = measure_performance("binary", (rng.random(60_000) < later).astype(float), predictions, later)
     assert estimator.estimate(later, predictions) == pytest.approx(realized, abs=0.008)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_calibration_is_scikit_learn_s_bit_for_bit(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    num_rows = int(rng.choice([2, 3, 10, 500, 5000]))
+    scores = rng.random(num_rows) ** rng.integers(1, 30)  # the larger the power, the more lie within 1e-15
+    if seed % 3 == 0:
+        scores = np.round(scores, 2)
+    labels = (rng.random(num_rows) < scores).astype(float)
+    labels[:2] = 0.0, 1.0
+    expected = IsotonicRegression(out_of_bounds="clip").fit(scores, labels)
+    fitted = ConfidenceEstimator.fit(labels, scores)
+    assert fitted.knots.tolist() == expected.X_thresholds_.tolist()
+    assert fitted.probabilities.tolist() == expected.y_thresholds_.tolist()

@@ -30,7 +30,8 @@ def count_as_events(rows: Rows, published: PublishedSpec) -> dict[tuple[str, str
     columns = EventColumns(
         kind="predictions", model="m", offset=np.arange(num), row=np.zeros(num, np.int32), ts=rows.ts,
         record_id=TextColumn.of([str(row) for row in range(num)]), model_version=TextColumn.repeat("1", num),
-        numbers=dict(rows.numbers), texts={name: TextColumn.of(values.tolist()) for name, values in rows.texts.items()},
+        numbers=dict(rows.numbers),
+        texts={name: TextColumn.of(values.decode().tolist()) for name, values in rows.texts.items()},
         prediction=rows.prediction, score=rows.score, has_features=np.ones(num, np.bool_),
     )  # fmt: skip
     offsets = np.arange(num)
@@ -102,7 +103,7 @@ def test_each_column_of_each_segment_is_compared_with_its_own() -> None:
 def test_drift_of_one_column_in_one_segment_is_found_there() -> None:
     rows = draw_rows(3)
     amount = rows.numbers["amount"]
-    amount[rows.texts["country"] == "FR"] += 0.8
+    amount[rows.texts["country"].decode() == "FR"] += 0.8
     window, reference = (count_reference(PUBLISHED, each, "inputs") for each in (rows, REFERENCE))
     level = make_budget(PUBLISHED).level(1)
     alarming = {
@@ -116,7 +117,7 @@ def test_drift_of_one_column_in_one_segment_is_found_there() -> None:
 
 
 def test_a_segment_without_reference_rows_says_nothing() -> None:
-    no_french = REFERENCE.take(REFERENCE.texts["country"] != "FR")
+    no_french = REFERENCE.take(REFERENCE.texts["country"].decode() != "FR")
     window, reference = (count_reference(PUBLISHED, rows, "inputs") for rows in (draw_rows(4), no_french))
     found = [each for each in compare_counts(PUBLISHED, "inputs", window, reference) if each.segment == "country=FR"]
     assert found
