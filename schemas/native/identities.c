@@ -3,6 +3,9 @@
    Hash tables with open addressing, in shards, so that growing one holds nobody up for long. What has expired is left out
    when a shard is full, and only if that does not help it grows: memory follows what can still be seen. */
 #include <stdlib.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "kernels.h"
 
@@ -28,6 +31,20 @@ typedef struct {
     int64_t *expiries;
     uint32_t num_expiries, room;
 } identities_t;
+
+/* Large tables lie in large pages where the system has them: filling one touches every page, and each costs a fault. */
+#define LARGE_PAGE ((uint64_t)1 << 21)
+
+static entry_t *allocate(uint64_t size) {
+    uint64_t num_bytes = size * sizeof(entry_t);
+    if (num_bytes < LARGE_PAGE) return calloc(size, sizeof(entry_t));
+    void *entries = NULL;
+    if (posix_memalign(&entries, LARGE_PAGE, num_bytes)) return NULL;
+#if defined(__linux__)
+    madvise(entries, num_bytes, MADV_HUGEPAGE); /* advice only */
+#endif
+    return memset(entries, 0, num_bytes);
+}
 
 static inline shard_t *shard_of(const identities_t *ids, uint64_t hash) {
     return (shard_t *)&ids->shards[hash >> 60];
@@ -62,10 +79,21 @@ static inline int is_seen(int64_t expires_at, uint32_t ordinal, int64_t watermar
     return expires_at > watermark && (int32_t)((uint32_t)now - ordinal) <= age_max;
 }
 
+static uint64_t count_seen(const identities_t *ids, const shard_t *shard, int64_t watermark, int64_t now,
+                           int64_t age_max) {
+    uint64_t seen = 0;
+    for (uint64_t slot = 0; slot < shard->size; slot++) {
+        const entry_t *entry = &shard->entries[slot];
+        seen += entry->expiry != EMPTY &&
+                is_seen(ids->expiries[entry->expiry - 1], entry->ordinal, watermark, now, age_max);
+    }
+    return seen;
+}
+
 /* Rebuild a shard with this many places, without what cannot be seen any more. */
 static int rebuild(const identities_t *ids, shard_t *shard, uint64_t size, int64_t watermark, int64_t now,
                    int64_t age_max) {
-    shard_t fresh = {size, 0, calloc(size, sizeof(entry_t))};
+    shard_t fresh = {size, 0, allocate(size)};
     if (!fresh.entries) return -1;
     for (uint64_t i = 0; i < shard->size; i++) {
         entry_t entry = shard->entries[i];
@@ -81,15 +109,15 @@ static int rebuild(const identities_t *ids, shard_t *shard, uint64_t size, int64
 
 static int make_room(const identities_t *ids, shard_t *shard, int64_t watermark, int64_t now, int64_t age_max) {
     if (!shard->entries) {
-        shard->entries = calloc(SIZE_MIN, sizeof(entry_t));
+        shard->entries = allocate(SIZE_MIN);
         shard->size = SIZE_MIN;
         return shard->entries ? 0 : -1;
     }
-    if (shard->count * 4 < shard->size * 3) return 0;
-    if (rebuild(ids, shard, shard->size, watermark, now, age_max)) return -1;
-    /* Half full is not worth another rebuild soon. */
-    if (shard->count * 2 < shard->size) return 0;
-    return rebuild(ids, shard, shard->size * 2, watermark, now, age_max);
+    /* Fuller, and a search would look at many places. */
+    if (shard->count * 8 < shard->size * 5) return 0;
+    /* What is left when the expired are left out decides whether it grows: soon full again is not worth it. */
+    uint64_t kept = count_seen(ids, shard, watermark, now, age_max);
+    return rebuild(ids, shard, kept * 2 < shard->size ? shard->size : shard->size * 2, watermark, now, age_max);
 }
 
 /* Give 1 + the position of an expiry, adding it if it is new; 0 if there is no memory. Few are in use at a time. */
@@ -175,12 +203,7 @@ EXPORT int64_t identities_forget(identities_t *ids, int64_t watermark, int64_t n
     for (int i = 0; i < NUM_SHARDS; i++) {
         shard_t *shard = &ids->shards[i];
         if (!shard->entries) continue;
-        uint64_t kept = 0;
-        for (uint64_t slot = 0; slot < shard->size; slot++) {
-            const entry_t *entry = &shard->entries[slot];
-            kept += entry->expiry != EMPTY &&
-                    is_seen(ids->expiries[entry->expiry - 1], entry->ordinal, watermark, now, age_max);
-        }
+        uint64_t kept = count_seen(ids, shard, watermark, now, age_max);
         if (kept == shard->count) continue;
         uint64_t size = SIZE_MIN;
         while (kept * 2 >= size) size *= 2;
