@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# At 2 µs an event, what is counted in one go holds the event loop for about 30 ms; messages of unusual form take longer.
+# At 2 µs an event, what is counted in one go holds the event loop for about 30 ms; unusual messages take longer.
 _NUM_MESSAGES_MAX = 16_384
 _NUM_BYTES_MAX = 8 << 20
 
