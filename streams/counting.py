@@ -1,13 +1,15 @@
 """Stage 1's agent: takes chunks, counts them into the partitions' states, and flushes these to the store.
 
-State lives in `logic.partition`, durability in `state`; here is what has to wait for something. Everything that
-changes a partition runs on the event loop without an await in between, so a flush sees it at a message boundary.
+State lives in `logic.partition`, durability in `state`; here is what has to wait for something. Partitions are counted
+side by side: what a batch adds is worked out in a thread, which only reads the partition's state. What changes that
+state runs on the event loop without an await in between, so a flush sees it at a message boundary.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,13 +25,14 @@ from schemas.connections import Runtime
 from schemas.errors import DriftloopError, Retryable
 from schemas.messages import MessageBatch
 from schemas.topics import INBOUND
-from schemas.validation import validate
+from schemas.validation import Validated, validate
 from store.alerts import insert_alerts
 from store.client import ClickHouse
 from store.log import SpecFollower, describe_topics
 from store.summaries import Place
 from streams.batches import cut_batch, read_chunk, slice_batch
 from streams.chunks import Chunk
+from streams.lanes import Lanes
 from streams.logic.breaker import PAUSE_S, Breaker
 from streams.logic.deltas import Delta
 from streams.logic.partition import Partition, Snapshot
@@ -40,7 +43,7 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# At 2 µs an event, what is counted in one go holds the event loop for about 30 ms; unusual messages take longer.
+# At 2 µs an event, what is counted in one go takes about 30 ms; unusual messages take longer.
 _NUM_MESSAGES_MAX = 16_384
 _NUM_BYTES_MAX = 8 << 20
 
@@ -71,6 +74,7 @@ class Owned:
 
     partition: Partition
     waiting: list[Any] = field(default_factory=list)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while a thread reads the partition's state
     marker_due: bool = False
     is_resumed: bool = False  # something was counted since it was assigned
     sought_at_s: float = -_SEEK_INTERVAL_S
@@ -96,7 +100,11 @@ class Counting:
         self._topic_ids: dict[str, str] = {}
         self._breakers = {topic: Breaker() for topic in self.kinds}
         self._executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="counting")
+        # Kernels let go of the interpreter's lock, so threads are of use as far as there are cores.
+        self._counters = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="count")
+        self._lanes = Lanes(self._take, self.fail)
         self._flush_lock = asyncio.Lock()
+        self._restore_lock = asyncio.Lock()
         self._specs_lock = asyncio.Lock()
         self._topics_lock = asyncio.Lock()
         self._urgent = asyncio.Event()
@@ -106,17 +114,10 @@ class Counting:
     # --- taking chunks
 
     async def process(self, stream: Any) -> None:
-        """Count one topic's chunks for ever; an agent's body."""
+        """Count one topic's chunks for ever, each partition's in order; an agent's body."""
         events: AsyncIterator[Any] = stream.noack().events()
         async for event in events:
-            try:
-                await self._take(event)
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:
-                # Faust would acknowledge the chunk and go on with the next.
-                self.fail(error)
-                await asyncio.Event().wait()
+            await self._lanes.put(TP(*event.value.tp), event)
 
     def fail(self, error: BaseException) -> None:
         """Note that the worker cannot go on."""
@@ -133,7 +134,9 @@ class Counting:
             chunk.void()
             if event.message.generation_id == self._app.consumer_generation_id:
                 await asyncio.sleep(0.1)
-                await self._app.consumer.restore()
+                async with self._restore_lock:
+                    if tp not in self._owned:
+                        await self._app.consumer.restore()
         elif chunk.start > owned.partition.next_offset:
             chunk.void()
             await self._close_gap(tp, owned)
@@ -150,32 +153,38 @@ class Counting:
         if chunk.next_offset <= partition.next_offset:
             chunk.take()
             return
-        batch = read_chunk(chunk, partition.place.topic_id, partition.next_offset)
+        batch = await self._work_out(lambda: read_chunk(chunk, partition.place.topic_id, partition.next_offset))
         for part in cut_batch(batch, _NUM_MESSAGES_MAX, _NUM_BYTES_MAX):
             delta = await self._count(owned, part)
             if delta is None or self._owned.get(tp) is not owned:
                 return
             if self._breakers[partition.place.topic].note(len(part), delta.dead):
                 await self._pause(partition.place.topic)
-            await asyncio.sleep(0)
         if self._owned.get(tp) is owned:
             partition.skip_to(chunk.next_offset)
 
     async def _count(self, owned: Owned, batch: MessageBatch) -> Delta | None:
         """Count a batch, or what of it can be counted; None if the partition was taken away meanwhile."""
         partition = owned.partition
-        try:
-            validated = validate(partition.kind, batch, self._specs.catalogue, self._runtime.privacy_key)
-            if validated.unknown_models:
-                await self.refresh_specs()
+        async with owned.lock:
+            try:
+                validated, delta = await self._work_out(lambda: self._compute(partition, batch))
+                if validated.unknown_models:
+                    await self.refresh_specs()
+                    validated, delta = await self._work_out(lambda: self._compute(partition, batch))
+            except Exception as error:
+                failure: Exception | None = error
+            else:
+                failure = None
                 if self._owned.get(TP(partition.place.topic, partition.place.partition)) is not owned:
                     return None
-                validated = validate(partition.kind, batch, self._specs.catalogue, self._runtime.privacy_key)
-            delta = partition.compute(batch, validated, self._specs.catalogue)
-        except Exception as error:
-            return await self._bisect(owned, batch, error)
-        self._advance(partition, delta, int(batch.offsets[-1]) + 1)
-        return delta
+                self._advance(partition, delta, int(batch.offsets[-1]) + 1)
+        return delta if failure is None else await self._bisect(owned, batch, failure)
+
+    def _compute(self, partition: Partition, batch: MessageBatch) -> tuple[Validated, Delta]:
+        catalogue = self._specs.catalogue
+        validated = validate(partition.kind, batch, catalogue, self._runtime.privacy_key)
+        return validated, partition.compute(batch, validated, catalogue)
 
     async def _bisect(self, owned: Owned, batch: MessageBatch, error: Exception) -> Delta | None:
         """Find the message that cannot be counted; it becomes a dead letter, and the others count."""
@@ -334,10 +343,12 @@ class Counting:
                 owned.marker_due = True
 
     async def _clean(self) -> None:
-        owned = [owned.partition for owned in self._owned.values()]
-        for partition in owned:
-            partition.forget_expired()
-        await self._call(lambda: self._state.delete_expired(owned, self._specs.catalogue))
+        everything = list(self._owned.values())
+        for owned in everything:
+            async with owned.lock:
+                owned.partition.forget_expired()
+        partitions = [owned.partition for owned in everything]
+        await self._call(lambda: self._state.delete_expired(partitions, self._specs.catalogue))
 
     # --- flushing
 
@@ -404,8 +415,13 @@ class Counting:
 
     def close(self) -> None:
         """Let go of threads and connections."""
+        self._lanes.close()
+        self._counters.shutdown(wait=False, cancel_futures=True)
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._state.close()
+
+    async def _work_out(self, function: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._counters, function)
 
     async def _call(self, function: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function)
