@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from driftloop.imports import importing_quickly, keep_arrow_from_pandas
+from driftloop.imports import import_faust_without_aiohttp, importing_quickly, keep_arrow_from_pandas
 from driftloop.settings import read_settings
 from schemas.connections import Runtime
 from schemas.errors import ConfigurationError
@@ -28,6 +28,7 @@ Run = Callable[[Runtime, str, threading.Event], None]
 
 def run_monitor(runtime: Runtime, worker: str, stop: threading.Event) -> None:
     with importing_quickly():
+        import_faust_without_aiohttp()
         from streams.app import run_monitor
     keep_arrow_from_pandas()
     run_monitor(runtime, worker, stop)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from schemas.instants import parse_instant
 from schemas.problems import Problem, Problems, describe, missing_field, not_finite, wrong_type
@@ -53,7 +52,7 @@ def read_times(values: list[Any] | pa.Array, path: str = "ts") -> tuple[Ints, Pr
 def _read_arrow(values: pa.Array, path: str, problems: Problems) -> Ints:
     """Cut Arrow timestamps off to milliseconds; one without a zone is UTC."""
     unit = {"s": 0.001, "ms": 1, "us": 1_000, "ns": 1_000_000}[values.type.unit]
-    for position in np.flatnonzero(pc.is_null(values).to_numpy(zero_copy_only=False)).tolist():
+    for position in np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False)).tolist():
         problems[position] = missing_field(path, f"Send {_EXPECTED}.")
     ticks: Ints = values.cast(pa.int64()).fill_null(0).to_numpy()
     if unit < 1:

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from schemas.columns import Floats, format_number
 from schemas.problems import Problem, Problems, not_finite, wrong_type
@@ -47,7 +46,7 @@ def listed(values: Values) -> list[Any]:
 def read_numbers(values: Values, path: str, boolean: bool = False) -> tuple[Floats, Problems]:
     """Read numbers to float64[n], NaN where null; booleans are 0/1. A NaN or infinity that was sent is a problem."""
     if isinstance(values, pa.Array) and _is_arrow_number(values.type):
-        present = pc.is_valid(values).to_numpy(zero_copy_only=False)
+        present = values.is_valid().to_numpy(zero_copy_only=False)
         numbers: Floats = values.cast(pa.float64(), safe=False).fill_null(math.nan).to_numpy()
     else:
         values = listed(values)

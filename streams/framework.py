@@ -33,6 +33,10 @@ class NoTables(TableManager):  # type: ignore[misc]
             await self.recovery.start()
 
 
+class NoWebClient:
+    """Stands where aiohttp's client would, which Faust would import to have it at hand."""
+
+
 class App(faust.App):  # type: ignore[misc]
     """A Faust app that makes no folders: a killed one would leave them behind, and there is nothing to put there."""
 
@@ -62,6 +66,7 @@ def make_app(runtime: Runtime, group: str, worker_name: str) -> Any:
         stream_wait_empty=False,
         store="memory://",
         TableManager=NoTables,
+        HttpClient=NoWebClient,
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,

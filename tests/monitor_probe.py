@@ -6,12 +6,8 @@
 import sys
 import threading
 
-import streams.counting
-import streams.progressing
 from driftloop import roles
-
-# Only the first chunk ends the head start: this is about the path to it.
-streams.counting._HEAD_START_S = 600.0
+from driftloop.imports import import_faust_without_aiohttp
 
 
 def report(_: object) -> None:
@@ -19,7 +15,17 @@ def report(_: object) -> None:
     threading.Event().wait()
 
 
-streams.progressing._Followers._open_workbench = report  # type: ignore[assignment]
+def main() -> int:
+    # As the role does, before anything else imports Faust.
+    import_faust_without_aiohttp()
+    import streams.counting
+    import streams.progressing
+
+    # Only the first chunk ends the head start: this is about the path to it.
+    streams.counting._HEAD_START_S = 600.0
+    streams.progressing._Followers._open_workbench = report  # type: ignore[assignment]
+    return roles.main()
+
 
 if __name__ == "__main__":
-    roles.leave(roles.main())
+    roles.leave(main())

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from schemas.codecs.blocks import Block, Mapping, Positions, Refusal
 from schemas.problems import Problem, wrong_type
@@ -44,7 +43,7 @@ class ArrowBlock:
         values = self.column(name)
         if isinstance(values, pa.StructArray):
             columns = dict(zip(values.type.names, values.flatten(), strict=True))
-            present = pc.is_valid(values).to_numpy(zero_copy_only=False)
+            present = values.is_valid().to_numpy(zero_copy_only=False)
             return Mapping({key: columns[key] for key in sorted(columns)}, present, {})
         maps: list[Any] = [_as_dictionary(value) for value in listed(values)]
         present = np.array([isinstance(value, dict) for value in maps], dtype=np.bool_)

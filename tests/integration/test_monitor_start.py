@@ -35,8 +35,8 @@ WAIT_S = 240
 
 # Each takes a tenth of a second to seconds to import. What measures may have them; what counts may not.
 HEAVY = {
-    "click", "evidently", "httpx", "matplotlib", "measures", "narwhals", "pandas", "plotly", "retrain", "rich", "river",
-    "scipy", "sklearn", "torch",
+    "aiohttp", "click", "evidently", "httpx", "matplotlib", "measures", "narwhals", "pandas", "plotly",
+    "pyarrow.compute", "retrain", "rich", "river", "scipy", "sklearn", "torch",
 }  # fmt: skip
 
 

@@ -11,9 +11,11 @@ MEASURING = {"evidently", "measures", "pandas", "plotly", "river", "scipy", "skl
 LEARNING = {"torch", "retrain", "safetensors"}
 PRINTING = {"click", "rich"}
 
-# The role's own function is run, and its body replaced by what says what is there.
+WEB = {"aiohttp", "httpx"}
+
+# The role's own function is run, and what it imports at last is replaced by something that says what is there.
 PROGRAM = """
-import sys
+import builtins, sys
 from driftloop import roles
 
 class Probe:
@@ -23,9 +25,15 @@ class Probe:
 def tell(*arguments):
     print(*sorted(sys.modules))
 
-from {module} import {name} as body
-import {module}
-{module}.{name} = tell if callable(body) and not isinstance(body, type) else Probe
+plain = builtins.__import__
+
+def import_and_replace(name, *more, **options):
+    module = plain(name, *more, **options)
+    if name == "{module}":
+        module.{name} = Probe if isinstance(module.{name}, type) else tell
+    return module
+
+builtins.__import__ = import_and_replace
 roles.RUNS["{role}"](None, "w", None)
 """
 
@@ -41,8 +49,8 @@ def run_python(code: str) -> str:
 @pytest.mark.parametrize(
     ("role", "forbidden"),
     [
-        ("monitor", MEASURING | LEARNING | PRINTING),
-        ("sink", MEASURING | LEARNING | PRINTING | {"faust", "aiokafka", "aiohttp", "yaml"}),
+        ("monitor", MEASURING | LEARNING | PRINTING | WEB),
+        ("sink", MEASURING | LEARNING | PRINTING | WEB | {"faust", "aiokafka", "yaml"}),
     ],
 )
 def test_a_role_imports_nothing_that_it_does_not_need_to_begin(role: str, forbidden: set[str]) -> None:
@@ -73,3 +81,37 @@ def test_arrow_does_without_pandas_until_somebody_imports_it() -> None:
         [sys.executable, "-c", WITHOUT_PANDAS], capture_output=True, text=True, timeout=120, check=True
     )
     assert run.stdout.splitlines() == ["False", "[1, 1, 1] True 1"]
+
+
+WITHOUT_AIOHTTP = """
+import sys
+from driftloop.imports import import_faust_without_aiohttp
+
+class Finder:
+    # As if Faust needed something that the stand-in does not have.
+    num_refusals = {num_refusals}
+
+    def find_spec(self, name, path, target=None):
+        if name == "faust.types.web" and self.num_refusals:
+            self.num_refusals -= 1
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Finder())
+import_faust_without_aiohttp()
+print("faust" in sys.modules, "aiohttp" in sys.modules)
+import faust
+print(faust.App.__name__, "aiohttp" in sys.modules)
+import aiohttp.client
+print(aiohttp.client.ClientSession.__module__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("num_refusals", "expected"),
+    [
+        (0, ["True False", "App False", "aiohttp.client"]),
+        (1, ["False False", "App True", "aiohttp.client"]),
+    ],
+)
+def test_faust_comes_without_aiohttp_or_if_need_be_with_it(num_refusals: int, expected: list[str]) -> None:
+    assert run_python(WITHOUT_AIOHTTP.format(num_refusals=num_refusals)).splitlines() == expected
