@@ -165,6 +165,18 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
         fetcher._proc_fetch_request = proc_fetch_request
 
+    async def on_thread_stop(self) -> None:
+        if self._consumer is not None and self._has_others():
+            # aiokafka lets a static member keep its place till its session ends, but these go on at once.
+            self._consumer._coordinator._group_instance_id = None
+        await super().on_thread_stop()
+
+    def _has_others(self) -> bool:
+        """Whether others read partitions, too. Alone, a place is better kept: an empty group waits for more members."""
+        topics = self.transport.chunk_topics
+        num_mine = sum(tp.topic in topics for tp in self._consumer.assignment())
+        return num_mine < sum(len(self._consumer.partitions_for_topic(topic) or ()) for topic in topics)
+
 
 class ReadOffsets(defaultdict[TP, int | None]):
     """Faust's memory of what it has read, empty for chunk topics.

@@ -52,7 +52,8 @@ def make_app(runtime: Runtime, group: str, worker_name: str) -> Any:
         broker=servers,
         broker_credentials=make_credentials(runtime.kafka.options),
         broker_session_timeout=SESSION_TIMEOUT_S,
-        broker_heartbeat_interval=1.0,
+        # The others learn with their next heartbeat that a worker joins or leaves, and stop reading until all have.
+        broker_heartbeat_interval=0.3,
         broker_rebalance_timeout=SESSION_TIMEOUT_S,
         broker_request_timeout=_REQUEST_TIMEOUT_S,
         broker_max_poll_interval=60.0,

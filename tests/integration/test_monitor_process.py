@@ -1,4 +1,4 @@
-"""What the monitor does before it counts: no more than it needs, so that a killed one is back soon."""
+"""How the monitor's process begins and ends: a killed one is back soon, a stopped one lets others go on soon."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from schemas.connections import Runtime
 from schemas.spec import (
@@ -26,7 +27,7 @@ from store.log import Producer, apply_topics
 from store.migrations import migrate
 from store.summaries import read_markers
 from streams.app import name_job
-from tests.brokers import make_broker
+from tests.brokers import available_brokers, make_broker
 from tests.clickhouses import EmbeddedClickHouse
 from tests.role_process import RoleProcess, make_runtime
 
@@ -46,9 +47,9 @@ class Stack:
     store: ClickHouse
 
 
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    broker, clickhouse = make_broker("embedded", tmp_path / "broker"), EmbeddedClickHouse(tmp_path / "clickhouse")
+@pytest.fixture(params=available_brokers())
+def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
+    broker, clickhouse = make_broker(request.param, tmp_path / "broker"), EmbeddedClickHouse(tmp_path / "clickhouse")
     broker.start()
     try:
         clickhouse.start()
@@ -128,3 +129,38 @@ def test_a_restored_monitor_counts_without_what_measures_and_leaves_no_file(stac
         assert imported.isdisjoint(HEAVY)
         assert imported.isdisjoint({"streams.workbench", "streams.measuring", "streams.monitoring", "streams.judging"})
         assert list(folder.iterdir()) == []
+
+
+def list_members(runtime: Runtime) -> set[str]:
+    group = name_job(runtime)
+    admin = AdminClient(runtime.kafka.librdkafka())  # named, since it would be gone before it has the answer
+    return {member.group_instance_id for member in admin.describe_consumer_groups([group])[group].result(30).members}
+
+
+def owns(worker: RoleProcess, num_partitions: int) -> bool:
+    """Whether the last assignment that a worker tells of has so many of the 12 partitions."""
+    told = [line for line in worker.log.splitlines() if "streams.counting: counts " in line]
+    return bool(told) and told[-1].count("@") == num_partitions
+
+
+def test_a_worker_that_stops_leaves_its_partitions_to_others_but_keeps_its_place_alone(
+    stack: Stack, tmp_path: Path
+) -> None:
+    publish_model(stack.runtime)
+    workers: dict[str, RoleProcess] = {}
+    try:
+        for name in ("m-0", "m-1"):
+            workers[name] = RoleProcess("monitor", stack.runtime, tmp_path / f"{name}.log", name)
+            wait_until(lambda name=name: owns(workers[name], 12 if name == "m-0" else 6), workers[name])  # type: ignore[misc]
+        wait_until(lambda: owns(workers["m-0"], 6), workers["m-0"])
+        assert list_members(stack.runtime) == {"m-0", "m-1"}
+        # Its session would go on for seconds.
+        assert workers["m-1"].stop(60) == 0
+        assert list_members(stack.runtime) == {"m-0"}
+        wait_until(lambda: owns(workers["m-0"], 12), workers["m-0"])
+        assert workers["m-0"].stop(60) == 0
+        assert list_members(stack.runtime) == {"m-0"}
+    finally:
+        for worker in workers.values():
+            if worker.process.poll() is None:
+                worker.kill()
