@@ -59,6 +59,9 @@ def run_train(runtime: Runtime, worker: str, stop: threading.Event) -> None:
     Trainer(runtime, worker).run(stop)
 
 
+# A role that was told to stop ends within this, whatever it waits for; longer than each of its own deadlines.
+STOP_TIMEOUT_S = 20.0
+
 # Imported in the functions: each process loads only what its role needs (torch, Evidently and Faust are heavy).
 RUNS: dict[str, Run] = {
     "monitor": run_monitor,
@@ -81,6 +84,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
         stop.set()
+        end = threading.Timer(STOP_TIMEOUT_S, give_up)
+        end.daemon = True
+        end.start()
 
     signal.signal(signal.SIGTERM, ask_to_stop)
     signal.signal(signal.SIGINT, ask_to_stop)
@@ -91,6 +97,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"driftloop {options.role}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def give_up() -> NoReturn:
+    """End a role that cannot end by itself: leaving a group may wait for a broker that is away, for ever."""
+    logging.getLogger(__name__).error(
+        "still not stopped after %.0f s; what is not stored is read again", STOP_TIMEOUT_S
+    )
+    leave(1)
 
 
 def leave(code: int) -> NoReturn:
