@@ -20,6 +20,7 @@ from driftloop.imports import import_faust_without_aiohttp, importing_quickly, k
 from driftloop.settings import read_settings
 from schemas.connections import Runtime
 from schemas.errors import ConfigurationError
+from schemas.native import kernels
 
 ROLES = ("monitor", "sink", "notify", "score", "train")
 
@@ -62,6 +63,10 @@ def run_train(runtime: Runtime, worker: str, stop: threading.Event) -> None:
 # A role that was told to stop ends within this, whatever it waits for; longer than each of its own deadlines.
 STOP_TIMEOUT_S = 20.0
 
+# Batch after batch takes arrays of some MB: fetched anew from the system each time, they take as long as the work.
+_ARRAY_BYTES = 16 << 20
+_KEPT_BYTES = 64 << 20
+
 # Imported in the functions: each process loads only what its role needs (torch, Evidently and Faust are heavy).
 RUNS: dict[str, Run] = {
     "monitor": run_monitor,
@@ -80,6 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stdout
     )
+    kernels.keep_freed_memory(_ARRAY_BYTES, _KEPT_BYTES)
     stop = threading.Event()
 
     def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:

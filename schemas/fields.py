@@ -18,10 +18,11 @@ from schemas.privacy import protect_texts
 from schemas.problems import Problem, Problems, missing_field
 from schemas.texts import NULL_LENGTH, TextColumn, no_texts
 from schemas.values import (
+    Check,
     Values,
     is_embedding,
     is_media,
-    listed,
+    is_scalar,
     read_numbers,
     read_optional,
     read_texts,
@@ -40,9 +41,10 @@ KNOWN_FIELDS: dict[Kind, frozenset[str]] = {
 }
 
 _CHECKS = {
-    "embedding": (is_embedding, "a list of numbers"),
-    "image": (is_media, 'an object with "uri" or "bytes"'),
+    "embedding": Check(is_embedding, "a list of numbers", takes_scalars=False),
+    "image": Check(is_media, 'an object with "uri" or "bytes"', takes_scalars=False),
 }
+_CLASSES = Check(is_scalar, "a class as text or number", takes_scalars=True)
 
 
 @dataclass(slots=True)
@@ -91,8 +93,7 @@ def _read_declared(
         return
     texts = no_texts(num_rows)
     if values is not None:
-        check, expected = _CHECKS.get(declared.type, (None, ""))
-        texts, problems = read_texts(values, path, check, expected)
+        texts, problems = read_texts(values, path, _CHECKS.get(declared.type))
         _add_problems(found.problems, problems)
     found.texts[name] = protect_texts(texts, declared.policy, privacy_key)
 
@@ -168,7 +169,7 @@ def read_labels(block: Block, task: Task) -> tuple[Floats | None, TextColumn | N
 def _read_outcome(values: Values, path: str, task: Task) -> tuple[Floats | None, TextColumn | None, Problems]:
     """Read predictions or labels: numbers for regression, 0 or 1 for binary, texts for multiclass."""
     if task == "multiclass":
-        texts, problems = read_texts(values, path, _is_scalar, "a class as text or number")
+        texts, problems = read_texts(values, path, _CLASSES)
         return None, texts, problems
     numbers, problems = read_numbers(values, path)
     if task == "binary":
@@ -201,10 +202,6 @@ def _find_improbable(score: Floats) -> Problems:
     }
 
 
-def _is_scalar(value: object) -> bool:
-    return isinstance(value, str | int | float)
-
-
 def _fill_with_likeliest(texts: TextColumn, scores: dict[str, Floats]) -> TextColumn:
     """Fill gaps with the class of the largest score; of equal ones the first in the order of names."""
     if not texts.is_null.any():
@@ -225,10 +222,8 @@ def read_extra(block: Block, kind: Kind) -> tuple[TextColumn | None, Problems]:
 
 def read_traces(block: Block) -> tuple[TextColumn | None, Problems]:
     """Read `trace_id`; None if no row has one."""
-    values = listed(block.column("trace_id"))
-    if not any(values):
-        return None, {}
-    return read_optional(values, "trace_id")
+    texts, problems = read_optional(block.column("trace_id"), "trace_id")
+    return texts if texts.has_text else None, problems
 
 
 def _add_problems(problems: Problems, more: Problems) -> None:

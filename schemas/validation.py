@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -133,7 +134,7 @@ class _Validation:
     def _read_model(self, model: str, block: Block) -> None:
         """Read the rows of one model, each under the spec version in force at its time."""
         num_names = block.num_names()
-        if len(block.row) > 1 and (num_names > NAMES_MAX or num_names * len(block.row) > CELLS_MAX):
+        if len(block.row) > 1 and (num_names >= NAMES_MAX or num_names * len(block.row) > CELLS_MAX):
             half = len(block.row) // 2
             self._read_model(model, block.take(np.arange(half)))
             self._read_model(model, block.take(np.arange(half, len(block.row))))
@@ -274,15 +275,45 @@ def _join(parts: list[EventColumns]) -> list[EventColumns]:
     groups: list[list[EventColumns]] = [[]]
     names: set[str] = set()
     num_rows = 0
-    for part in parts:
-        names |= part.numbers.keys() | part.texts.keys() | part.segment.keys() | part.scores.keys()
+    for part in _in_log_order(parts):
+        names |= _names_of(part)
         num_rows += part.num_rows
         if groups[-1] and (len(names) > NAMES_MAX or len(names) * num_rows > CELLS_MAX):
             groups.append([])
-            names = part.numbers.keys() | part.texts.keys() | part.segment.keys() | part.scores.keys()
+            names = _names_of(part)
             num_rows = part.num_rows
         groups[-1].append(part)
     return [concatenate(group) for group in groups]
+
+
+def _in_log_order(parts: list[EventColumns]) -> list[EventColumns]:
+    """Give the same events so that each part comes whole before the next one in the log."""
+    parts = sorted(parts, key=_first_place)
+    if all(_last_place(part) < _first_place(after) for part, after in pairwise(parts)):
+        return parts
+    names = set[str]().union(*map(_names_of, parts))
+    num_rows = sum(part.num_rows for part in parts)
+    owner = np.repeat(np.arange(len(parts)), [part.num_rows for part in parts])
+    order = np.lexsort([np.concatenate([part.row for part in parts]), np.concatenate([part.offset for part in parts])])
+    if len(names) <= NAMES_MAX and len(names) * num_rows <= CELLS_MAX:
+        return [concatenate(parts).take(order)]
+    # Too wide to be one: every run of events that stand in one part is a part of its own.
+    ends = np.flatnonzero(np.diff(owner[order])) + 1
+    first_of = np.cumsum([0, *(part.num_rows for part in parts)])
+    runs = np.split(order, ends)
+    return [parts[owner[run[0]]].take(run - first_of[owner[run[0]]]) for run in runs]
+
+
+def _first_place(part: EventColumns) -> tuple[int, int]:
+    return int(part.offset[0]), int(part.row[0])
+
+
+def _last_place(part: EventColumns) -> tuple[int, int]:
+    return int(part.offset[-1]), int(part.row[-1])
+
+
+def _names_of(part: EventColumns) -> set[str]:
+    return part.numbers.keys() | part.texts.keys() | part.segment.keys() | part.scores.keys()
 
 
 def _prune(columns: EventColumns, declared: set[str]) -> EventColumns:

@@ -1,6 +1,6 @@
-"""Columns of untyped values, a list from JSON or an Arrow array, to columns of numbers or texts.
+"""Columns of untyped values, whatever their encoding, to columns of numbers or texts.
 
-One set of rules for all encodings: an Arrow type with a fast way takes it, every other becomes a list first.
+One set of rules for all encodings: what has a fast way takes it, and every other value is looked at as a Python value.
 """
 
 from __future__ import annotations
@@ -8,17 +8,19 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
-from schemas.columns import Floats, format_number
+from schemas.columns import Floats, Ints, format_number, format_numbers
 from schemas.problems import Problem, Problems, not_finite, wrong_type
-from schemas.texts import TextColumn
+from schemas.shredded import FALSE, FRACTIONAL, TRUE, WHOLE, ShreddedColumn
+from schemas.texts import TextColumn, no_texts
 
-Values: TypeAlias = "list[Any] | pa.Array"
+Values: TypeAlias = "list[Any] | pa.Array | ShreddedColumn"
 
 _NUMBER_TYPES = frozenset({float, int, bool, type(None)})
 _TEXT_TYPES = frozenset({str, type(None)})
@@ -36,35 +38,81 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What values a column of texts takes: those that `accepts`, described by `expected`."""
+
+    accepts: Callable[[Any], bool]
+    expected: str
+    takes_scalars: bool
+
+
 def listed(values: Values) -> list[Any]:
     """Give a column as Python values."""
     if isinstance(values, list):
         return values
+    if isinstance(values, ShreddedColumn):
+        return values.tolist()
     return values.to_pylist()  # type: ignore[no-any-return]
+
+
+def value_at(values: Values, position: int) -> Any:
+    """Give one value of a column as Python has it."""
+    return values[position].as_py() if isinstance(values, pa.Array) else values[position]
 
 
 def read_numbers(values: Values, path: str, boolean: bool = False) -> tuple[Floats, Problems]:
     """Read numbers to float64[n], NaN where null; booleans are 0/1. A NaN or infinity that was sent is a problem."""
-    if isinstance(values, pa.Array) and _is_arrow_number(values.type):
-        present = values.is_valid().to_numpy(zero_copy_only=False)
-        numbers: Floats = values.cast(pa.float64(), safe=False).fill_null(math.nan).to_numpy()
-    else:
-        values = listed(values)
-        numbers, present = _numbers_of(values)
+    numbers, odd = _find_numbers(values)
+    numbers = numbers + 0.0  # -0.0 becomes 0.0, so that a number has one text
     problems: Problems = {}
-    for position in np.flatnonzero(present & ~np.isfinite(numbers)).tolist():
-        value = values[position] if isinstance(values, list) else numbers[position]
-        if isinstance(value, float):
-            problems[position] = not_finite(path, value)
-        elif isinstance(value, int) and not isinstance(value, bool):
-            problems[position] = not_finite(path, _float_of(value))
+    for position in odd.tolist():
+        value = value_at(values, position)
+        number = _float_of(value) if is_number(value) else math.nan
+        if math.isfinite(number):
+            numbers[position] = number
+        elif isinstance(value, int | float):
+            problems[position] = not_finite(path, number)
         else:
             remedy = "Send the number without quotes." if isinstance(value, str) else ""
             problems[position] = wrong_type(path, value, "true or false" if boolean else "a number", remedy)
     if boolean:
         for position in np.flatnonzero(np.isfinite(numbers) & (numbers != 0) & (numbers != 1)).tolist():
             problems[position] = wrong_type(path, float(numbers[position]), "true, false, 0 or 1")
-    return numbers + 0.0, problems  # -0.0 becomes 0.0, so that a number has one text
+    return numbers, problems
+
+
+def _find_numbers(values: Values) -> tuple[Floats, Ints]:
+    """Give float64[n], NaN where there is no number, and the positions of what is neither finite nor null."""
+    if isinstance(values, ShreddedColumn):
+        return values.numbers()
+    if isinstance(values, pa.Array):
+        if pa.types.is_null(values.type):
+            return np.full(len(values), np.nan), np.empty(0, np.int64)
+        if _is_arrow_number(values.type):
+            return _find_arrow_numbers(values)
+        values = listed(values)
+    numbers, present = _numbers_of(values)
+    return numbers, np.flatnonzero(present & ~np.isfinite(numbers))
+
+
+def _find_arrow_numbers(values: pa.Array) -> tuple[Floats, Ints]:
+    numbers = values if pa.types.is_float64(values.type) else values.cast(pa.float64(), safe=False)
+    if not numbers.null_count:
+        found: Floats = numbers.to_numpy()
+        return found, np.flatnonzero(~np.isfinite(found))
+    present = numbers.is_valid().to_numpy(zero_copy_only=False)
+    found = numbers.fill_null(math.nan).to_numpy()
+    return found, np.flatnonzero(present & ~np.isfinite(found))
+
+
+def _is_numeric(values: Values) -> bool:
+    """True where a column has numbers, booleans and nulls alone."""
+    if isinstance(values, ShreddedColumn):
+        return not len(values.numbers()[1])
+    if isinstance(values, pa.Array):
+        return _is_arrow_number(values.type) or bool(pa.types.is_null(values.type))
+    return set(map(type, values)) <= _NUMBER_TYPES
 
 
 def _is_arrow_number(kind: pa.DataType) -> bool:
@@ -98,30 +146,67 @@ def _float_of(value: float) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-def read_texts(
-    values: Values, path: str, check: Callable[[Any], bool] | None = None, expected: str = ""
-) -> tuple[TextColumn, Problems]:
-    """Read texts, null where null: a number becomes its text, anything else JSON. `check` refuses non-null values."""
-    if isinstance(values, pa.Array) and check is None and pa.types.is_integer(values.type):
-        return TextColumn.of_arrow(values.cast(pa.string())), {}
-    values = listed(values)
-    problems: Problems = {}
-    if check is not None:
-        for position, value in enumerate(values):
-            if value is not None and not check(value):
-                problems[position] = wrong_type(path, value, expected)
+def find_texts(values: Values) -> tuple[TextColumn, Ints]:
+    """Give the texts of a column, null where there is none, and the positions of what is neither a text nor null."""
+    if isinstance(values, ShreddedColumn):
+        return values.texts()
+    if isinstance(values, pa.Array):
+        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+            return TextColumn.of_arrow(values), np.empty(0, np.int64)
+        if pa.types.is_null(values.type):
+            return no_texts(len(values)), np.empty(0, np.int64)
+        return no_texts(len(values)), np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False))
     if set(map(type, values)) <= _TEXT_TYPES:
-        return TextColumn.of(values), problems
-    texts: list[str | None] = []
-    for position, value in enumerate(values):
-        if is_number(value) and not math.isfinite(_float_of(value)):
-            problems.setdefault(position, not_finite(path, _float_of(value)))
+        return TextColumn.of(values), np.empty(0, np.int64)
+    odd = [position for position, value in enumerate(values) if value is not None and not isinstance(value, str)]
+    return TextColumn.of([value if isinstance(value, str) else None for value in values]), np.array(odd, np.int64)
+
+
+def read_texts(values: Values, path: str, check: Check | None = None) -> tuple[TextColumn, Problems]:
+    """Read texts, null where null: a number becomes its text, anything else JSON. `check` refuses values."""
+    texts, odd = find_texts(values)
+    problems: Problems = {}
+    if check is not None and not check.takes_scalars:
+        for position in np.flatnonzero(~texts.is_null).tolist():
+            problems[position] = wrong_type(path, texts[position], check.expected)
+    elif len(odd):
+        texts, odd = _write_scalars(values, texts, odd)
+    if not len(odd):
+        return texts, problems
+    written: list[str | None] = []
+    for position in odd.tolist():
+        value = value_at(values, position)
+        if check is not None and not check.accepts(value):
+            problems[position] = wrong_type(path, value, check.expected)
+        elif is_number(value) and not math.isfinite(_float_of(value)):
+            problems[position] = not_finite(path, _float_of(value))
         try:
-            texts.append(text_of(value))
+            written.append(text_of(value))
         except _TooDeep:
             problems.setdefault(position, Problem("malformed", path, f"{path} is nested deeper than {_DEPTH} levels."))
-            texts.append(None)
-    return TextColumn.of(texts), problems
+            written.append(None)
+    codes = np.full(len(texts), -1)
+    codes[odd] = np.arange(len(odd))
+    return texts.fill_null(TextColumn.of_codes(codes, written)), problems
+
+
+def _write_scalars(values: Values, texts: TextColumn, odd: Ints) -> tuple[TextColumn, Ints]:
+    """Write numbers and booleans as `text_of` does, each distinct one once; gives the positions that are left."""
+    if isinstance(values, pa.Array) and (pa.types.is_integer(values.type) or pa.types.is_boolean(values.type)):
+        return TextColumn.of_arrow(values.cast(pa.string())), np.empty(0, np.int64)
+    if isinstance(values, pa.Array) and pa.types.is_floating(values.type):
+        numbers, not_finite_at = _find_arrow_numbers(values)
+        return format_numbers(np.where(np.isfinite(numbers), numbers, np.nan)), not_finite_at
+    if not isinstance(values, ShreddedColumn):
+        return texts, odd
+    is_number = (values.tags == WHOLE) | (values.tags == FRACTIONAL)
+    is_boolean = (values.tags == FALSE) | (values.tags == TRUE)
+    if is_number.any():
+        texts = texts.fill_null(format_numbers(np.where(is_number, values.slots, np.nan)))
+    if is_boolean.any():
+        codes = np.where(is_boolean, values.tags.astype(np.int64) - FALSE, -1)
+        texts = texts.fill_null(TextColumn.of_codes(codes, ["false", "true"]))
+    return texts, odd[~(is_number | is_boolean)[odd]]
 
 
 def text_of(value: Any) -> str | None:
@@ -154,6 +239,11 @@ def _normal(value: Any, depth: int) -> Any:
     return value
 
 
+def is_scalar(value: Any) -> bool:
+    """True for texts, numbers and booleans."""
+    return isinstance(value, str | int | float)
+
+
 def is_embedding(value: Any) -> bool:
     """True for a list of finite numbers."""
     return isinstance(value, list) and all(
@@ -171,43 +261,37 @@ def is_media(value: Any) -> bool:
 
 def read_required(values: Values, path: str, remedy: str) -> tuple[TextColumn, Problems]:
     """Read texts that must be there and not be empty; "" stands where a problem is reported."""
-    values = listed(values)
-    if set(map(type, values)) == {str} and "" not in values:
-        return TextColumn.of(values), {}
-    problems: Problems = {}
-    for position, value in enumerate(values):
-        if value is None or value == "":
-            problems[position] = Problem("missing_field", path, f"{path} is missing. {remedy}")
-        elif not isinstance(value, str):
-            problems[position] = wrong_type(path, value, "a text", "Send it in quotes.")
-    return TextColumn.of([value if isinstance(value, str) else "" for value in values]), problems
+    texts, odd = find_texts(values)
+    if (texts.length > 0).all():
+        return texts, {}
+    problems = _refuse_other(values, odd, path)
+    for position in np.flatnonzero(texts.length <= 0).tolist():
+        problems.setdefault(position, Problem("missing_field", path, f"{path} is missing. {remedy}"))
+    return texts.fill_null(""), problems
 
 
 def read_optional(values: Values, path: str) -> tuple[TextColumn, Problems]:
     """Read texts that may be null."""
-    values = listed(values)
-    if set(map(type, values)) <= _TEXT_TYPES:
-        return TextColumn.of(values), {}
-    problems = {
-        position: wrong_type(path, value, "a text", "Send it in quotes.")
-        for position, value in enumerate(values)
-        if value is not None and not isinstance(value, str)
+    texts, odd = find_texts(values)
+    return texts, _refuse_other(values, odd, path)
+
+
+def _refuse_other(values: Values, odd: Ints, path: str) -> Problems:
+    return {
+        position: wrong_type(path, value_at(values, position), "a text", "Send it in quotes.")
+        for position in odd.tolist()
     }
-    return TextColumn.of([value if isinstance(value, str) else None for value in values]), problems
 
 
 def split_mixed(values: Values, path: str) -> tuple[Floats | None, TextColumn | None, Problems]:
     """Read an undeclared feature: numbers and booleans to numbers, the rest to texts; None for an empty part."""
-    if isinstance(values, pa.Array) and _is_arrow_number(values.type):
+    if _is_numeric(values):
         numbers, problems = read_numbers(values, path)
         return numbers, None, problems
+    texts, odd = find_texts(values)
+    if not len(odd):
+        return None, texts, {}
     values = listed(values)
-    kinds = set(map(type, values))
-    if kinds <= _NUMBER_TYPES:
-        numbers, problems = read_numbers(values, path)
-        return numbers, None, problems
-    if kinds <= _TEXT_TYPES:
-        return None, TextColumn.of(values), {}
     numbers, problems = read_numbers([value if is_number(value) else None for value in values], path)
     texts, more = read_texts([None if is_number(value) else value for value in values], path)
     return numbers, texts, problems | more

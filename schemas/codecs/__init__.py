@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+import numpy as np
 
 from schemas.codecs.arrow import CONTENT_TYPE, MAGIC, decode_arrow
-from schemas.codecs.blocks import Block, Mapping, Refusal
+from schemas.codecs.blocks import MESSAGE_BYTES_MAX, Block, Mapping, Refusal
 from schemas.codecs.json import decode_json
+from schemas.codecs.shredding import shred_json
 from schemas.messages import MessageBatch
 from schemas.problems import Problem
 
 __all__ = ["MESSAGE_BYTES_MAX", "Block", "Mapping", "Refusal", "decode_batch"]
 
-# Ten times Kafka's own default limit for a message.
-MESSAGE_BYTES_MAX = 10_000_000
-# Decoded and turned into columns while they are in the processor's cache: 20,000 at once take half as long again.
+# Objects of so many events stay in the processor's cache until they are columns: 20,000 take half as long again.
 _JSON_ROWS = 1_000
 
 _JSON, _ARROW = "application/json", CONTENT_TYPE
@@ -26,47 +28,58 @@ _TOO_LARGE = Problem(
 
 
 def decode_batch(batch: MessageBatch, skip: frozenset[int] = frozenset()) -> Iterator[Block | Refusal]:
-    """Decode every message of a batch but those at the indices `skip`; consecutive JSON messages share a block."""
-    if not batch.headers and None not in batch.values:
-        sent: list[bytes] = batch.values  # type: ignore[assignment]  # no None, as was just asked
-        # The usual batch: an object a message, without a content type.
-        if {value[:1] for value in sent} == {b"{"} and max(map(len, sent)) <= MESSAGE_BYTES_MAX:
-            yield from _decode_json(sent, range(len(sent)))
-            return
-    values: list[bytes] = []
-    indices: list[int] = []
-    for index, value in enumerate(batch.values):
-        if index in skip:
-            continue
+    """Decode every message of a batch but those at the indices `skip`.
+
+    Blocks come in any order, and their rows may interleave: `message` and `row` say where each stands in the log. The
+    rows of one block are in the order of the log.
+    """
+    values: list[bytes] = batch.values  # type: ignore[assignment]  # unless there is a None, see below
+    indices, others = np.arange(len(values)), []
+    if batch.headers or skip or None in batch.values:
+        is_text = [index not in skip and _may_be_json(batch, index) for index in range(len(values))]
+        others = [index for index, fits in enumerate(is_text) if not fits and index not in skip]
+        indices = np.flatnonzero(is_text)
+        values = [values[index] for index in indices.tolist()]
+    # What the kernel takes apart is JSON, and only the rest has to be looked at.
+    for block, unusual in shred_json(values, indices):
+        if block is not None:
+            yield block
+        yield from _decode_each(batch, unusual.tolist())
+    yield from _decode_each(batch, others)
+
+
+def _may_be_json(batch: MessageBatch, index: int) -> bool:
+    headers = batch.headers.get(index)
+    return batch.values[index] is not None and (headers is None or _read_content_type(headers) in (_JSON, None))
+
+
+def _decode_each(batch: MessageBatch, indices: Iterable[int]) -> Iterator[Block | Refusal]:
+    """Decode messages of any encoding, or refuse them."""
+    texts: list[tuple[bytes, int]] = []
+    for index in indices:
+        value = batch.values[index]
         encoding = _choose(value, batch.headers.get(index, [])) if value else _EMPTY
         if isinstance(encoding, Problem):
             yield Refusal(index, 0, encoding, value or b"")
         elif encoding == _JSON:
             assert value is not None
-            values.append(value)
-            indices.append(index)
+            texts.append((value, index))
         else:
             assert value is not None
-            yield from _decode_json(values, indices)
-            values, indices = [], []
             yield from decode_arrow(value, index)
-    yield from _decode_json(values, indices)
-
-
-def _decode_json(values: list[bytes], indices: Sequence[int]) -> Iterator[Block | Refusal]:
-    for start in range(0, len(values), _JSON_ROWS):
-        yield from decode_json(values[start : start + _JSON_ROWS], indices[start : start + _JSON_ROWS])
+    for start in range(0, len(texts), _JSON_ROWS):
+        values, messages = zip(*texts[start : start + _JSON_ROWS], strict=True)
+        yield from decode_json(values, messages)
 
 
 def _choose(value: bytes, headers: list[tuple[str, bytes]]) -> str | Problem:
     """Name the encoding of a message, or say why it is refused."""
     if len(value) > MESSAGE_BYTES_MAX:
         return _TOO_LARGE
-    declared = [content for name, content in headers if name.lower() == "content-type" and content]
-    if declared:
-        content_type = declared[-1].decode("utf-8", "replace").partition(";")[0].strip().lower()
-        if content_type in (_JSON, _ARROW):
-            return content_type
+    content_type = _read_content_type(headers)
+    if content_type in (_JSON, _ARROW):
+        return content_type
+    if content_type is not None:
         return Problem("unknown_encoding", "", f"The content type {content_type[:100]!r} is not known. {_KNOWN}")
     if value[:4] == MAGIC:
         return _ARROW
@@ -76,3 +89,14 @@ def _choose(value: bytes, headers: list[tuple[str, bytes]]) -> str | Problem:
         )
         return Problem("unknown_encoding", "", f"{sentence} {_KNOWN}")
     return _JSON
+
+
+def _read_content_type(headers: list[tuple[str, bytes]]) -> str | None:
+    """Give the media type that a message declares; None if it declares none."""
+    sent = [content for name, content in headers if content and name.lower() == "content-type"]
+    return _read_media_type(sent[-1]) if sent else None
+
+
+@lru_cache(maxsize=64)
+def _read_media_type(content: bytes) -> str:
+    return content.decode("utf-8", "replace").partition(";")[0].strip().lower()

@@ -37,10 +37,13 @@ class ArrowBlock:
         self.row = row
 
     def column(self, name: str) -> Values:
-        return self.columns.get(name, [None] * len(self.row))
+        column = self.columns.get(name)
+        return pa.nulls(len(self.row)) if column is None else column
 
     def mapping(self, name: str) -> Mapping:
         values = self.column(name)
+        if isinstance(values, pa.NullArray):
+            return Mapping({}, np.zeros(len(values), dtype=np.bool_), {})
         if isinstance(values, pa.StructArray):
             columns = dict(zip(values.type.names, values.flatten(), strict=True))
             present = values.is_valid().to_numpy(zero_copy_only=False)

@@ -11,6 +11,9 @@ import numpy.typing as npt
 from schemas.problems import Problem, Problems
 from schemas.values import Values
 
+# Ten times Kafka's own default limit for a message.
+MESSAGE_BYTES_MAX = 10_000_000
+
 # An event with more features (or classes) than this is refused: each would be a column.
 NAMES_MAX = 10_000
 

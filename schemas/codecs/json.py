@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from schemas.codecs.blocks import MAPS, NAMES_MAX, Block, Mapping, Positions, Refusal, too_many_names
 from schemas.problems import Problem, Problems, not_finite, wrong_type
@@ -49,13 +50,13 @@ class JsonBlock:
         self._maps: dict[str, _Maps] = {}
 
     def column(self, name: str) -> Values:
-        return _column(self.rows, name) if name in self.names else [None] * len(self.rows)
+        return _column(self.rows, name) if name in self.names else pa.nulls(len(self.rows))
 
     def mapping(self, name: str) -> Mapping:
         if name not in self.names:
             return Mapping({}, np.zeros(len(self.rows), dtype=np.bool_), {})
         taken = self._take_apart(name)
-        columns = {key: _column(taken.maps, key) for key in sorted(taken.keys)}
+        columns: dict[str, Values] = {key: _column(taken.maps, key) for key in sorted(taken.keys)}
         return Mapping(columns, taken.present, taken.problems)
 
     def _take_apart(self, name: str) -> _Maps:
@@ -107,7 +108,7 @@ def _column(maps: list[dict[str, Any]], key: str) -> list[Any]:
         return [value.get(key) for value in maps]
 
 
-def decode_json(values: list[bytes], messages: Sequence[int]) -> Iterator[Block | Refusal]:
+def decode_json(values: Sequence[bytes], messages: Sequence[int]) -> Iterator[Block | Refusal]:
     """Decode messages of JSON; `messages` are their indices in the batch. Gives at most one block."""
     decode = _DECODER.decode
     try:

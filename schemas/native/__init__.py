@@ -29,6 +29,12 @@ _KERNELS: dict[str, tuple[Any, list[Any]]] = {
     "factorize_texts": (_COUNT, [_POINTER, _POINTER, _POINTER, _COUNT, _POINTER, _POINTER]),
     # buffer, start, length, n, ends: int64[n + 1], out
     "gather_texts": (None, [_POINTER, _POINTER, _POINTER, _COUNT, _POINTER, _POINTER]),
+    # buffer, start, length, n, ms: int64[n], fits: uint8[n]
+    "read_instants": (None, [_POINTER, _POINTER, _POINTER, _COUNT, _POINTER, _POINTER]),
+    # array_bytes, kept_bytes
+    "keep_freed_memory": (None, [_COUNT, _COUNT]),
+    # job -> number of columns, or -1: no memory
+    "shred_json": (_COUNT, [_POINTER]),
     # layout, columns, codes, slots, outside, slot_begin, rows, group, n, counts, low, high, limbs
     "count_rows": (None, [_POINTER] * 8 + [_COUNT] + [_POINTER] * 4),
     # limbs, number of sums, words
