@@ -7,14 +7,14 @@ what is a duplicate, and only then is counted, in columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from schemas.columns import EventColumns
+from schemas.columns import EventColumns, concatenate
 from schemas.events import DeadLetter
 from schemas.identity import hash_ids
 from schemas.instants import format_instant
@@ -102,17 +102,45 @@ def compute_delta(validated: Validated, batch: MessageBatch, catalogue: Catalogu
     for offset, model, ms in validated.watermarks:
         raised.setdefault(model, []).append((offset, ms))
     first_ordinals, delta.num_ordinals = number_messages(batch, validated)
-    for columns in validated.columns:
-        history = catalogue.get(columns.model)
+    by_model: dict[str, list[EventColumns]] = {}
+    for block in validated.columns:
+        by_model.setdefault(block.model, []).append(block)
+    for model, blocks in by_model.items():
+        history = catalogue.get(model)
         assert history is not None, "only events of known models are valid"
+        columns = join_blocks(blocks, history)
         index = np.searchsorted(batch.offsets, columns.offset)
         ordinals = known.next_ordinal + first_ordinals[index] + columns.row
-        _Counting(columns, history, batch, known, raised.get(columns.model, []), delta, ordinals).run()
+        _Counting(columns, blocks, history, batch, known, raised.get(model, []), delta, ordinals).run()
     for model, messages in raised.items():
         last_append_ms = int(batch.timestamps[np.searchsorted(batch.offsets, messages[-1][0])])
         delta.raises.append(Raise(model, EVERY_VERSION, max(ms for _, ms in messages), last_append_ms))
     _note_closed(delta, catalogue, known.watermarks)
     return delta
+
+
+def join_blocks(blocks: list[EventColumns], history: ModelHistory) -> EventColumns:
+    """Join a model's blocks of one batch: an event's duplicate, or what makes it late, may be in another block.
+
+    There are several where events bring ever new names; of those nothing is counted, so the joined table stays narrow.
+    """
+    if len(blocks) == 1:
+        return blocks[0]
+    names = {name for published in history.versions for name in (*published.spec.features, *published.spec.segments)}
+    return concatenate(
+        [
+            replace(
+                block,
+                numbers={name: values for name, values in block.numbers.items() if name in names},
+                texts={name: values for name, values in block.texts.items() if name in names},
+                segment={name: values for name, values in block.segment.items() if name in names},
+                scores={},
+                trace_id=None,
+                extra=None,
+            )
+            for block in blocks
+        ]
+    )
 
 
 def number_messages(batch: MessageBatch, validated: Validated) -> tuple[Ints, int]:
@@ -153,9 +181,10 @@ def _note_closed(delta: Delta, catalogue: Catalogue, watermarks: Watermarks) -> 
 
 @dataclass(slots=True)
 class _Counting:
-    """One model's events of one batch."""
+    """One model's events of one batch: `columns` are its blocks joined."""
 
     columns: EventColumns
+    blocks: list[EventColumns]
     history: ModelHistory
     batch: MessageBatch
     known: Known
@@ -304,7 +333,7 @@ class _Counting:
             reason="too_late",
             message=f"The event's window is past its retention: time has come to {format_instant(watermark_ms)}. "
             "`driftloop backfill` rebuilds older windows from the store.",
-            raw=write_row(columns, row),
+            raw=self._write_whole(row),
             stage=STAGE,
             at=int(batch.timestamps[index]),
             topic=batch.topic,
@@ -314,6 +343,13 @@ class _Counting:
             row=int(columns.row[row]),
             path="ts",
         )
+
+    def _write_whole(self, row: int) -> str:
+        for block in self.blocks:
+            if row < block.num_rows:
+                return write_row(block, row)
+            row -= block.num_rows
+        raise AssertionError("the blocks have as many rows as their join")
 
 
 class _Chosen:
