@@ -34,6 +34,10 @@ class MessageValues(Sequence[bytes | None]):
         sent = b"".join(values) if NULL_LENGTH not in length else b"".join(value or b"" for value in values)  # type: ignore[arg-type]
         return cls(np.frombuffer(sent, np.uint8), end - np.maximum(length, 0), length)
 
+    def take(self, positions: npt.NDArray[np.int64]) -> MessageValues:
+        """Give the values at these positions, in that order."""
+        return MessageValues(self.buffer, self.start[positions], self.length[positions])
+
     def __len__(self) -> int:
         return len(self.length)
 

@@ -23,6 +23,9 @@ NULL_LENGTH = -1
 
 _STRING_BYTES_MAX = 2**31 - 1
 
+# So few are decoded sooner one by one.
+_FEW = 32
+
 # What the kernel takes; the library hashes longer ones.
 _HASHED_LENGTH_MAX = 240
 
@@ -139,6 +142,8 @@ class TextColumn(Sequence[str | None]):
 
     def tolist(self) -> list[str | None]:
         """Give them as Python texts."""
+        if len(self) <= _FEW:
+            return [self[index] for index in range(len(self))]
         # Not to_pylist, which makes an Arrow scalar of each first and takes ten times as long.
         return self.to_arrow().to_numpy(zero_copy_only=False).tolist()  # type: ignore[no-any-return]
 

@@ -43,8 +43,8 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# At 2 µs an event, what is counted in one go takes about 30 ms; unusual messages take longer.
-_NUM_MESSAGES_MAX = 16_384
+# Fewer, and what a batch costs whatever its size would show; more, and its columns would not stay in the cache.
+_NUM_MESSAGES_MAX = 8_192
 _NUM_BYTES_MAX = 8 << 20
 
 # Unflushed events over the flush interval is a hard cap on the rate: 4 M/s at 1 s. Each keeps up to 32 bytes.

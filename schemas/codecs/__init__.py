@@ -11,7 +11,7 @@ from schemas.codecs.arrow import CONTENT_TYPE, MAGIC, decode_arrow
 from schemas.codecs.blocks import MESSAGE_BYTES_MAX, Block, Mapping, Refusal
 from schemas.codecs.json import decode_json
 from schemas.codecs.shredding import shred_json
-from schemas.messages import MessageBatch
+from schemas.messages import NULL_LENGTH, MessageBatch, MessageValues
 from schemas.problems import Problem
 
 __all__ = ["MESSAGE_BYTES_MAX", "Block", "Mapping", "Refusal", "decode_batch"]
@@ -33,24 +33,22 @@ def decode_batch(batch: MessageBatch, skip: frozenset[int] = frozenset()) -> Ite
     Blocks come in any order, and their rows may interleave: `message` and `row` say where each stands in the log. The
     rows of one block are in the order of the log.
     """
-    values: list[bytes] = batch.values  # type: ignore[assignment]  # unless there is a None, see below
+    values = MessageValues.of(batch.values)
     indices, others = np.arange(len(values)), []
-    if batch.headers or skip or None in batch.values:
-        is_text = [index not in skip and _may_be_json(batch, index) for index in range(len(values))]
-        others = [index for index, fits in enumerate(is_text) if not fits and index not in skip]
+    if batch.headers or skip or (values.length == NULL_LENGTH).any():
+        is_text = values.length != NULL_LENGTH
+        for index, headers in batch.headers.items():
+            is_text[index] &= _read_content_type(headers) in (_JSON, None)
+        is_text[list(skip)] = False
+        others = [index for index in np.flatnonzero(~is_text).tolist() if index not in skip]
         indices = np.flatnonzero(is_text)
-        values = [values[index] for index in indices.tolist()]
+        values = values.take(indices)
     # What the kernel takes apart is JSON, and only the rest has to be looked at.
     for block, unusual in shred_json(values, indices):
         if block is not None:
             yield block
         yield from _decode_each(batch, unusual.tolist())
     yield from _decode_each(batch, others)
-
-
-def _may_be_json(batch: MessageBatch, index: int) -> bool:
-    headers = batch.headers.get(index)
-    return batch.values[index] is not None and (headers is None or _read_content_type(headers) in (_JSON, None))
 
 
 def _decode_each(batch: MessageBatch, indices: Iterable[int]) -> Iterator[Block | Refusal]:

@@ -6,7 +6,7 @@ Both give the same values: which of them reads a message is a matter of speed al
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.codecs.blocks import MAPS, MESSAGE_BYTES_MAX, NAMES_MAX, Block, Mapping, Positions
+from schemas.messages import MessageValues
 from schemas.native import address, kernels
 from schemas.problems import wrong_type
 from schemas.shredded import MAP, MISSING, NULL, ShreddedColumn
@@ -34,7 +35,7 @@ _WRONG_NUMBER, _IS_FULL = -2, -3
 _FEW_COLUMNS = 128
 
 # Behind the messages stand the names of the maps, and what is only looked at.
-_TAIL = "".join(MAPS).encode() + bytes(_PADDING)
+_TAIL = np.frombuffer("".join(MAPS).encode() + bytes(_PADDING), np.uint8)
 _MAP_LENGTHS = np.array([len(name) for name in MAPS])
 _MAP_STARTS = np.cumsum(_MAP_LENGTHS) - _MAP_LENGTHS
 
@@ -71,7 +72,7 @@ class _Job(ctypes.Structure):
 class _Shredded:
     """Messages taken apart: columns by name, those of maps by (map, key); `is_usual` bool[n] tells which were."""
 
-    def __init__(self, values: Sequence[bytes]) -> None:
+    def __init__(self, values: MessageValues) -> None:
         self.num = len(values)
         self.is_usual = np.empty(self.num, np.bool_)
         self.columns: dict[str, ShreddedColumn] = {}
@@ -82,18 +83,15 @@ class _Shredded:
         if found == _IS_FULL:
             found = self._run(values, NAMES_MAX)
         if found == _WRONG_NUMBER:
-            found = self._run([b"" if _END in value else value for value in values], NAMES_MAX)
+            whole = [b"" if value is None or _END in value else value for value in values]
+            found = self._run(MessageValues.of(whole), NAMES_MAX)
         if found < 0:
             raise MemoryError("no memory to take events apart")
         self.is_usual &= np.diff(self._start) - len(_END) <= MESSAGE_BYTES_MAX
 
-    def _run(self, values: Sequence[bytes], num_columns_max: int) -> int:
+    def _run(self, values: MessageValues, num_columns_max: int) -> int:
         num = self.num
-        text = bytearray(_END).join(values)
-        text += _END
-        end = len(text)
-        text += _TAIL
-        buffer = np.frombuffer(text, np.uint8)
+        buffer, end = _copy(values)
         stride = (num // _LINE | 1) * _LINE
         stride += 2 * _LINE * (stride < num)
         capacity = min(num_columns_max, _CELLS_MAX // stride)
@@ -109,7 +107,7 @@ class _Shredded:
         )  # fmt: skip
         num_columns = int(kernels.shred_json(ctypes.byref(job)))
         for index in np.flatnonzero(kinds[: max(num_columns, 0)]).tolist():
-            key = text[key_start[index] : key_start[index] + key_length[index]].decode()
+            key = buffer[key_start[index] : key_start[index] + key_length[index]].tobytes().decode()
             siblings = self.columns if owner[index] < 0 else self.maps[MAPS[owner[index]]]
             siblings[key] = ShreddedColumn(
                 buffer, tags[index, :num], slots[index, :num], lengths[index, :num], int(kinds[index])
@@ -117,12 +115,25 @@ class _Shredded:
         return num_columns
 
 
+def _copy(values: MessageValues) -> tuple[npt.NDArray[np.uint8], int]:
+    """Put messages one behind the other, each with its end mark; gives them and where they end."""
+    behind = np.cumsum(values.length + np.int64(len(_END)))
+    end = int(behind[-1])
+    buffer = np.empty(end + len(_TAIL), np.uint8)
+    start = behind - values.length - len(_END)
+    kernels.gather_texts(
+        address(values.buffer), address(np.ascontiguousarray(values.start)),
+        address(np.ascontiguousarray(values.length)), len(values), address(start), address(buffer),
+    )  # fmt: skip
+    buffer[behind - len(_END)] = 0
+    buffer[end:] = _TAIL
+    return buffer, end
+
+
 class ShreddedBlock:
     """Usual events, at `index` of the messages that were taken apart together (None: all of them)."""
 
-    def __init__(
-        self, shredded: _Shredded, sent: Sequence[bytes], messages: Positions, index: Positions | None
-    ) -> None:
+    def __init__(self, shredded: _Shredded, sent: MessageValues, messages: Positions, index: Positions | None) -> None:
         self._shredded = shredded
         self._sent = sent
         self._messages = messages
@@ -164,7 +175,7 @@ class ShreddedBlock:
 
     def raw(self, positions: list[int]) -> list[bytes]:
         index = positions if self._index is None else self._index[positions].tolist()
-        return [self._sent[position] for position in index]
+        return [self._sent[position] or b"" for position in index]
 
     def take(self, positions: Positions) -> Block:
         index = positions if self._index is None else self._index[positions]
@@ -191,16 +202,16 @@ class ShreddedBlock:
         return values
 
 
-def shred_json(values: list[bytes], messages: Positions) -> Iterator[tuple[Block | None, Positions]]:
+def shred_json(values: MessageValues, messages: Positions) -> Iterator[tuple[Block | None, Positions]]:
     """Take messages apart; `messages` are their indices in the batch. Gives blocks of usual ones, and which were not.
 
-    TypeError where a value is None.
+    Each must have a value.
     """
     first = 0
     while first < len(values):
         # Wide events have many columns: the fewer of them share a block the more columns it may have.
-        end = first + max(1, min(_ROWS_MAX, _BYTES_MAX // max(1, len(values[first]))))
-        sent = values if not first and end >= len(values) else values[first:end]
+        end = first + max(1, min(_ROWS_MAX, _BYTES_MAX // max(1, int(values.length[first]))))
+        sent = values[first:end]
         shredded = _Shredded(sent)
         places = messages[first:end]
         is_usual = shredded.is_usual

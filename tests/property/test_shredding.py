@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from schemas.codecs.blocks import MAPS, Block
 from schemas.codecs.json import decode_json
 from schemas.codecs.shredding import shred_json
-from schemas.messages import MessageBatch
+from schemas.messages import MessageBatch, MessageValues
 from schemas.validation import validate
 from schemas.values import listed
 from tests.property.test_validation import CATALOGUE
@@ -66,7 +66,7 @@ def texts_of_events(draw: st.DrawFn) -> bytes:
 def blocks_of(values: list[bytes]) -> tuple[list[Block], list[int]]:
     """Give the blocks that the kernel makes, and the messages that it leaves alone."""
     blocks, unusual = [], []
-    for block, left in shred_json(values, np.arange(len(values))):
+    for block, left in shred_json(MessageValues.of(values), np.arange(len(values))):
         blocks += [] if block is None else [block]
         unusual += left.tolist()
     return blocks, unusual
