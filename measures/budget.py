@@ -6,7 +6,10 @@ elapsed time alone, never on values. It must not know what is tested.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from scipy import special
 
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
@@ -23,6 +26,9 @@ LEVEL_MAX = 0.05
 # may still open an alert, and all looks together stay within the budget, however many there will be.
 _SHARE_LEFT = 0.1
 
+# Below a hundredth of the rows no value is judged in earnest.
+_SMALLEST_SHARE = 0.01
+
 # A reference smaller than ten times the largest merged window makes errors come in bunches: what is odd in it is
 # found again in every window.
 REFERENCE_ROWS_MIN = 10
@@ -37,6 +43,43 @@ def choose_scales(window_ms: int) -> tuple[int, ...]:
     if window_ms < _SHORT_MS:
         return _SHORT_SCALES
     return _MIDDLE_SCALES if window_ms < _MIDDLE_MS else (1,)
+
+
+def give_level(count: float, per_ms: int, window_ms: int, num_tests: int) -> float:
+    """Give the level at which each of `num_tests` tests of every window adds up to `count` false alarms per `per_ms`.
+
+    >>> round(give_level(1.0, 30 * DAY_MS, DAY_MS, num_tests=2) * 30 * 2, 9)
+    1.0
+    """
+    return min(LEVEL_MAX, count * window_ms / per_ms / max(num_tests, 1))
+
+
+def share_of_look(look: int) -> float:
+    """Give the share of a window's level that its look-th test has, counted from 1; all together have 1."""
+    assert look >= 1
+    return float((1.0 - _SHARE_LEFT) * _SHARE_LEFT ** (look - 1))
+
+
+def restate_level(level: float, smallest: float) -> float:
+    """Give the level for a value that is judged again and again while its rows grow from a share `smallest` to all.
+
+    A standardized mean that is looked at all along crosses z with probability φ(z) · ((z - 1/z)/2 · log(1/smallest) +
+    2/z), one side of the approximation of Miller and Siegmund, "Maximally selected chi square statistics" (1982).
+    Rows must come in an order that does not depend on their values.
+    """
+    growth = -math.log(min(max(smallest, _SMALLEST_SHARE), 1.0))
+    if growth == 0.0:
+        return level
+
+    def exceeds(z: float) -> bool:
+        density = math.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
+        return density * ((z - 1.0 / z) / 2.0 * growth + 2.0 / z) > level
+
+    low, high = 1.0, 40.0
+    for _ in range(60):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if exceeds(middle) else (low, middle)
+    return float(special.ndtr(-high))
 
 
 def is_reference_small(num_reference: int, num_window: int) -> bool:
@@ -71,10 +114,8 @@ class Budget:
         0.9
         """
         assert scale in self.scales
-        assert look >= 1
-        share = (1.0 - _SHARE_LEFT) * _SHARE_LEFT ** (look - 1)
-        rate = self.count * self.window_ms * scale / self.per_ms
-        return min(LEVEL_MAX, share * rate / (len(self.scales) * max(self.num_tests, 1)))
+        count, num_tests = self.count * share_of_look(look), len(self.scales) * max(self.num_tests, 1)
+        return give_level(count, self.per_ms, self.window_ms * scale, num_tests)
 
     def span(self, window_start: int, scale: int) -> tuple[int, int]:
         """Give start and end (epoch ms) of the merged window that a window is part of; they tile time from the origin.

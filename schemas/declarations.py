@@ -86,7 +86,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FalseAlarms(msgspec.Struct, frozen=True):
-    """At most `count` false drift alerts in `per_ms`, on average."""
+    """At most `count` false alerts in `per_ms`, on average."""
 
     count: float = 1.0
     per_ms: int = 30 * DAY_MS
@@ -110,17 +110,21 @@ class OnlineSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PerformanceSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What is measured of a model's output; `limits` is `<number>sd` around the reference windows' mean, or `none`."""
+    """What is measured of a model's output, and when it counts as harm.
+
+    `limits` is `<number>sd` around the reference windows' mean, `calibrated` (at most `false_alarms`), or `none`.
+    """
 
     metrics: list[str]
     estimate: Literal["cbpe", "none"]
     limits: str = "3sd"
+    false_alarms: FalseAlarms = FalseAlarms()
     min_label_coverage: float = 0.9
 
     @property
     def limits_sd(self) -> float | None:
-        """How many standard deviations the limits lie from the mean; None without limits."""
-        return None if self.limits == "none" else float(self.limits.removesuffix("sd"))
+        """How many standard deviations the limits lie from the mean; None where that is not what sets them."""
+        return None if self.limits in ("none", "calibrated") else float(self.limits.removesuffix("sd"))
 
 
 class AlertRule(msgspec.Struct, frozen=True, kw_only=True):

@@ -75,6 +75,7 @@ def _spec_schema() -> dict[str, Any]:
     metrics = list(dict.fromkeys(metric for names in METRICS.values() for metric in names))
     columns = _mapping(label=_TEXT, score=_TEXT, prediction=_TEXT, id=_TEXT, ts=_TEXT, scores=_TEXT)
     rules = {"enum": list(get_args(RuleName))}
+    budget = {"type": "string", "pattern": r"^\d+(\.\d+)?\s+per\s+\S+$"}
     return _mapping(
         ("model", "task", "reference", "windows"),
         model={"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"},
@@ -88,7 +89,7 @@ def _spec_schema() -> dict[str, Any]:
         segments=_list(_TEXT),
         drift=_mapping(
             method={"enum": list(DRIFT_METHODS)}, threshold={"anyOf": [{"const": "calibrated"}, _NUMBER]},
-            false_alarms={"type": "string", "pattern": r"^\d+(\.\d+)?\s+per\s+\S+$"},
+            false_alarms=budget,
             rows={"enum": ["independent", "blocks"]},
         ),
         online=_list(
@@ -96,7 +97,7 @@ def _spec_schema() -> dict[str, Any]:
         ),
         performance=_mapping(
             metrics=_list({"enum": metrics}), estimate={"enum": ["cbpe", "none"]},
-            limits={"type": "string", "pattern": r"^(none|\d+(\.\d+)?sd)$"},
+            limits={"type": "string", "pattern": r"^(none|calibrated|\d+(\.\d+)?sd)$"}, false_alarms=budget,
             min_label_coverage={"type": "number", "minimum": 0, "maximum": 1},
         ),
         alerts=_list(_mapping(("when",), when=rules, severity={"enum": list(get_args(Severity))}, **{"for": _COUNT})),

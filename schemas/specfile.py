@@ -39,7 +39,7 @@ from schemas.yamlnodes import Section, Value, read_document
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 _FALSE_ALARMS = re.compile(r"(\d+(?:\.\d+)?)\s+per\s+(\S+)", re.ASCII)
-_LIMITS = re.compile(r"none|\d+(?:\.\d+)?sd", re.ASCII)
+_LIMITS = re.compile(r"none|calibrated|\d+(?:\.\d+)?sd", re.ASCII)
 _ARCHITECTURE = re.compile(r"mlp|linear|[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 _FEATURE_TYPES = [name for name in get_args(FeatureType) if name != "auto"]
 _KEYS = [
@@ -217,7 +217,7 @@ def _read_online(section: Section, features: dict[str, FeatureSpec]) -> OnlineSp
 
 
 def _read_performance(section: Section, task: Task) -> PerformanceSpec:
-    section.allow(["metrics", "estimate", "limits", "min_label_coverage"])
+    section.allow(["metrics", "estimate", "limits", "false_alarms", "min_label_coverage"])
     given: dict[str, Any] = {}
     metrics = _list(section, "metrics")
     if metrics:
@@ -231,7 +231,10 @@ def _read_performance(section: Section, task: Task) -> PerformanceSpec:
     if limits is not None:
         given["limits"] = limits.text()
         if not _LIMITS.fullmatch(given["limits"]):
-            limits.fail(f"{given['limits']!r} is no limit", "Write 3sd, or none.")
+            limits.fail(f"{given['limits']!r} is no limit", "Write 3sd, calibrated, or none.")
+    false_alarms = section.get("false_alarms")
+    if false_alarms is not None:
+        given["false_alarms"] = _read_false_alarms(false_alarms)
     coverage = section.get("min_label_coverage")
     if coverage is not None:
         given["min_label_coverage"] = coverage.number(low=0, high=1)

@@ -3,47 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from measures.estimate import ConfidenceEstimator
-from measures.limits import Limits, limits_3sd, limits_bootstrap
+from measures.limits import Limits
 from measures.performance import measure_performance
 from schemas.events import Measurement
 from schemas.spec import ModelSpec, PublishedSpec
 from streams.logic.measured import WindowContext
+from streams.logic.performance_limits import UNBOUNDED, Reading, ReferenceLimits, find_limits
 from streams.logic.rows import Floats, Rows
 from streams.logic.verdicts import is_harmful
-
-UNBOUNDED = Limits(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceProfile:
     """What a version's reference promises: limits per metric (none without labels), and how to estimate."""
 
-    limits: Mapping[str, Limits]
+    limits: ReferenceLimits
     estimator: ConfidenceEstimator | None
 
 
 def profile_reference(published: PublishedSpec, reference: Rows, *, is_own: bool) -> ReferenceProfile:
-    """Derive limits and estimator from reference rows.
-
-    The model's reference is cut into windows as the spec cuts time, a short last one included. A trained version's
-    own reference (`is_own`) is a single labelled set: its limits come from resampling it.
-    """
+    """Derive limits and estimator from reference rows: the model's, or (`is_own`) a trained version's own."""
     spec = published.spec
     if reference.label is None and reference.label_text is None:
-        return ReferenceProfile({}, None)
-    deviations = spec.performance.limits_sd
-    limits: dict[str, Limits] = {}
-    if deviations is not None:
-        found = _resample(spec, reference) if is_own else _limit_windows(published, reference)
-        limits = {metric: _widen(each, deviations) for metric, each in found.items()}
+        return ReferenceProfile(ReferenceLimits(), None)
+    labelled = reference.take_outcomes(find_labelled(reference))
+    limits = find_limits(published, reference, labelled, measure_metrics, is_own)
     estimator = None
     if spec.performance.estimate == "cbpe" and reference.score is not None and reference.label is not None:
         known = reference.label[~np.isnan(reference.score) & ~np.isnan(reference.label)]
@@ -120,7 +110,7 @@ def _estimate(
     values = profile.estimator.estimate(score, prediction)
     found = []
     for metric in context.spec.performance.metrics:
-        limits = UNBOUNDED if segment else profile.limits.get(metric, UNBOUNDED)
+        limits = _limit(context, profile, metric, segment, len(score), "estimate")
         few = len(score) < context.spec.windows.min_rows
         found.append(
             context.make(
@@ -153,7 +143,7 @@ def _realize(
     values = measure_metrics(spec, labelled)
     found = []
     for metric in spec.performance.metrics:
-        limits = UNBOUNDED if segment else profile.limits.get(metric, UNBOUNDED)
+        limits = _limit(context, profile, metric, segment, len(labelled), "performance")
         if coverage < spec.performance.min_label_coverage:
             status = "partial"
         elif len(labelled) < spec.windows.min_rows:
@@ -183,40 +173,13 @@ def _split(context: WindowContext, rows: Rows) -> dict[str, npt.NDArray[np.int64
     return rows.split({key: known.get(key, []) for key in context.spec.segments})
 
 
+def _limit(
+    context: WindowContext, profile: ReferenceProfile, metric: str, segment: str, num_rows: int, reading: Reading
+) -> Limits:
+    return UNBOUNDED if segment else profile.limits.of(context.spec, metric, num_rows, reading, context.revision)
+
+
 def _judge(metric: str, value: float, limits: Limits) -> str:
     if math.isnan(limits.lower) and math.isnan(limits.upper):
         return "ok"
     return "alert" if is_harmful(metric, value, limits.lower, limits.upper) else "ok"
-
-
-def _limit_windows(published: PublishedSpec, reference: Rows) -> dict[str, Limits]:
-    starts = published.window_of(reference.ts)
-    windows = [measure_metrics(published.spec, reference.take(starts == each)) for each in np.unique(starts)]
-    metrics: Sequence[str] = published.spec.performance.metrics
-    return {metric: limits_3sd([window[metric] for window in windows]) for metric in metrics}
-
-
-def _resample(spec: ModelSpec, rows: Rows) -> dict[str, Limits]:
-    classes = sorted(rows.scores) if spec.task == "multiclass" else []
-    labels: npt.NDArray[Any] | None = rows.label_text if spec.task == "multiclass" else rows.label
-    predictions: npt.NDArray[Any] | None = rows.prediction_text if spec.task == "multiclass" else rows.prediction
-    scores = np.column_stack([rows.scores[name] for name in classes]) if classes else None
-    if spec.task == "binary":
-        scores = rows.score
-    if labels is None:
-        return {}
-    return {
-        metric: limits_bootstrap(spec.task, metric, labels, predictions, scores, classes or None, len(rows))
-        for metric in spec.performance.metrics
-    }
-
-
-def _widen(limits: Limits, deviations: float) -> Limits:
-    """Turn limits at 3 standard deviations into limits at `deviations`."""
-    if deviations == 3.0:
-        return limits
-    return Limits(
-        limits.mean - (limits.mean - limits.lower) * deviations / 3.0,
-        limits.mean + (limits.upper - limits.mean) * deviations / 3.0,
-        limits.mean,
-    )

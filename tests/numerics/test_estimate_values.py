@@ -10,6 +10,7 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 
 from measures.estimate import ConfidenceEstimator
+from measures.harm_limits import NUM_RESAMPLES, learn_spread
 from measures.limits import limits_3sd
 from measures.performance import compute_roc_auc, measure_performance
 from measures.sampling import recalibrate_two_fold
@@ -70,6 +71,19 @@ def test_employment(read_dataset: Reader) -> None:
     assert [i for i, value in enumerate(realized) if value < limits.lower] == [27, 28]
     assert [i for i, value in enumerate(estimated) if value < limits.lower] == [27, 28]
     assert [i for i, value in enumerate(realized) if value > limits.upper] == [19]
+    # Limits at the level of a budget, one false alarm in 30 days of daily or hourly windows, say the same.
+    rng, num_rows = np.random.default_rng(0), len(reference_labels)
+    drawn = [rng.integers(num_rows, size=WINDOW_NUM_ROWS) for _ in range(NUM_RESAMPLES)]
+    spread = learn_spread(
+        "roc_auc",
+        _measure_windows(reference_labels, reference_scores),
+        [len(reference_labels[each]) for each in _windows(num_rows)],
+        [compute_roc_auc(reference_labels[index], reference_scores[index]) for index in drawn],
+    )
+    for level in (1 / 30, 1 / 720):
+        calibrated = spread.limit(WINDOW_NUM_ROWS, level)
+        assert [i for i, value in enumerate(realized) if value < calibrated.lower] == [27, 28]
+        assert [i for i, value in enumerate(estimated) if value < calibrated.lower] == [27, 28]
 
 
 def test_calibration_equals_scikit_learn() -> None:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import yaml
 
-from schemas.declarations import DriftSpec, ModelSpec
+from schemas.declarations import FalseAlarms, ModelSpec
 from schemas.spec import parse_spec
 from schemas.units import parse_duration_ms
 
@@ -32,7 +32,7 @@ def list_keys(kind: Any, prefix: str = "") -> Iterator[str]:
 def list_keys_of(kind: msgspec.inspect.Type, name: str) -> Iterator[str]:
     options = kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
     for option in options:
-        if isinstance(option, msgspec.inspect.StructType) and name != "drift.false_alarms":
+        if isinstance(option, msgspec.inspect.StructType) and not name.endswith(".false_alarms"):
             yield from list_keys(option.cls, f"{name}.")
             return
         if isinstance(option, msgspec.inspect.DictType) and name == "features":
@@ -100,5 +100,7 @@ def test_the_defaults_are_those_of_the_code() -> None:
         checked.add(key)
     assert {"exact_rows", "windows.idle", "windows.min_rows", "performance.limits", "drift.method"} <= checked
     assert {"retrain.on", "retrain.cooldown", "retrain.promote.min_gain", "retrain.resources.timeout"} <= checked
-    (budget,) = [written for key, _, written in rows if key == "drift.false_alarms"]
-    assert parse_spec(f"{EXAMPLES[0]}drift: {{false_alarms: {budget}}}\n", "docs/spec.md").drift == DriftSpec()
+    for section in ("drift", "performance"):
+        (budget,) = [written for key, _, written in rows if key == f"{section}.false_alarms"]
+        parsed = parse_spec(f"{EXAMPLES[0]}{section}: {{false_alarms: {budget}}}\n", "docs/spec.md")
+        assert getattr(parsed, section).false_alarms == FalseAlarms()

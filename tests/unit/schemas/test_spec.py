@@ -111,7 +111,7 @@ def test_other_references_and_tasks():
         ("adwin", "adwim", "fraud.yaml:15: online[0].detector: 'adwim' is not one of"),
         ("on: score", "on: country", "fraud.yaml:15: online[0].on: 'country' is of type category"),
         ("[roc_auc]", "[mae]", "fraud.yaml:16: performance.metrics[0]: 'mae' is not a metric of a binary model:"),
-        ("3sd", "tight", "fraud.yaml:16: performance.limits: 'tight' is no limit. Write 3sd, or none."),
+        ("3sd", "tight", "fraud.yaml:16: performance.limits: 'tight' is no limit. Write 3sd, calibrated, or none."),
         (
             "when: harm",
             "when: ham",
