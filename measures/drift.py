@@ -79,6 +79,7 @@ def measure_distance(
 
     Raises ValueError for a method that does not exist or does not suit the kind.
 
+    >>> import numpy as np
     >>> measure_distance(np.array([0.0, 0.0, 1.0, 1.0]), np.array([1.0, 1.0, 1.0, np.nan]), "number")
     Distance(metric='wasserstein', value=1.0, p_value=None, threshold=0.1, drifted=True)
     """
