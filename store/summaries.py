@@ -157,18 +157,25 @@ def insert_markers(ch: ClickHouse, job: str, markers: Sequence[Marker]) -> None:
     ch.insert_arrow("stage1_markers", pa.table(columns))
 
 
-def read_markers(ch: ClickHouse, job: str, topics: Iterable[str] | None = None) -> list[Marker]:
-    """Give the newest marker of every partition of these topics, or of all."""
+def read_markers(
+    ch: ClickHouse, job: str, topics: Iterable[str] | None = None, model: str | None = None
+) -> list[Marker]:
+    """Give the newest marker of every partition of these topics, or of all; with the watermarks of one model, or all.
+
+    A marker has the watermarks of every model, a hundred bytes each.
+    """
     rows = ch.query(
         """
-        SELECT topic, toString(topic_id), partition, next_offset, watermarks, toUnixTimestamp64Milli(at_end_at),
-               next_ordinal
+        SELECT topic, toString(topic_id), partition, next_offset,
+               multiIf({model:String} = '', watermarks, NOT JSONHas(watermarks, {model:String}), '{}',
+                       concat('{', toJSONString({model:String}), ':', JSONExtractRaw(watermarks, {model:String}), '}')),
+               toUnixTimestamp64Milli(at_end_at), next_ordinal
         FROM stage1_markers FINAL
         WHERE job = {job:String} AND format = {format:UInt16}
           AND ({any:Bool} OR topic IN {topics:Array(String)})
         ORDER BY topic, topic_id, partition
         """,
-        {"job": job, "any": topics is None, "topics": list(topics or ()), "format": FORMAT},
+        {"job": job, "any": topics is None, "topics": list(topics or ()), "format": FORMAT, "model": model or ""},
     )
     return [
         Marker(Place(*row[:3]), next_offset, _WATERMARKS.decode(watermarks), at_end_at, next_ordinal)
@@ -176,10 +183,19 @@ def read_markers(ch: ClickHouse, job: str, topics: Iterable[str] | None = None) 
     ]
 
 
-def read_stamps(ch: ClickHouse, job: str, model: str | None = None, since_ms: int | None = None) -> list[WindowStamp]:
-    """Give one row per (window, partition) that has a summary; of one model or all, of windows from `since_ms` on."""
+def read_stamps(
+    ch: ClickHouse,
+    job: str,
+    model: str | None = None,
+    since_ms: int | None = None,
+    markers: Iterable[Marker] | None = None,
+) -> list[WindowStamp]:
+    """Give one row per (window, partition) that has a summary; of one model or all, of windows from `since_ms` on.
+
+    `markers` are all of the job where the caller has read them already.
+    """
     # First the markers: what is flushed in between then looks unconfirmed, and is asked for again.
-    markers = {marker.place: marker.next_offset for marker in read_markers(ch, job)}
+    reached = {marker.place: marker.next_offset for marker in (read_markers(ch, job) if markers is None else markers)}
     rows = ch.query(
         """
         SELECT topic, toString(topic_id), partition, model, toUnixTimestamp64Milli(window_start),
@@ -201,9 +217,9 @@ def read_stamps(ch: ClickHouse, job: str, model: str | None = None, since_ms: in
         {"job": job, "model": model or "", "since": _EARLIEST_MS if since_ms is None else since_ms, "format": FORMAT},
     )
     # A topic that was made anew has markers of its present life only; the rows of its former one are final.
-    present = {(place.topic, place.partition) for place in markers}
+    present = {(place.topic, place.partition) for place in reached}
     return [
-        WindowStamp(place, name, start, end, stamp, num_rows, stamps, _is_confirmed(place, stamp, markers, present))
+        WindowStamp(place, name, start, end, stamp, num_rows, stamps, _is_confirmed(place, stamp, reached, present))
         for place, name, start, end, stamp, num_rows, stamps in ((Place(*row[:3]), *row[3:]) for row in rows)
     ]
 
@@ -223,54 +239,8 @@ def read_summaries(ch: ClickHouse, job: str, model: str, window_start: int) -> l
     )
 
 
-def delete_windows(ch: ClickHouse, job: str, topic: str, model: str, model_version: str, before_ms: int) -> None:
-    """Delete a topic's summaries of a version's windows that end at or before `before_ms`, in all partitions."""
-    ch.command(
-        """
-        DELETE FROM summaries
-        WHERE job = {job:String} AND topic = {topic:String} AND model = {model:String}
-          AND model_version = {model_version:String}
-          AND window_end <= fromUnixTimestamp64Milli({before:Int64}, 'UTC')
-        """,
-        {"job": job, "topic": topic, "model": model, "model_version": model_version, "before": before_ms},
-    )
-
-
-def delete_ids(
-    ch: ClickHouse, job: str, place: Place, model: str, model_version: str, before_ms: int, before_ordinal: int
-) -> None:
-    """Delete the identities of a partition that expired at or before `before_ms` or came before `before_ordinal`."""
-    ch.command(
-        f"""
-        DELETE FROM identities
-        WHERE {_OF_PLACE} AND model = {{model:String}} AND model_version = {{model_version:String}}
-          AND (expires_at <= fromUnixTimestamp64Milli({{before:Int64}}, 'UTC') OR last_ordinal < {{ordinal:UInt64}})
-        """,  # noqa: S608 - only our own constants
-        _place_parameters(job, place)
-        | {"model": model, "model_version": model_version, "before": before_ms, "ordinal": max(0, before_ordinal)},
-    )
-
-
-def delete_other_lives(ch: ClickHouse, job: str, topic: str, topic_id: str) -> None:
-    """Delete the markers and identities of a topic of that name that was deleted; its summaries stay counted."""
-    other = {"job": job, "topic": topic, "id": topic_id}
-    ch.command(
-        "DELETE FROM stage1_markers WHERE job = {job:String} AND topic = {topic:String} AND topic_id != {id:UUID}",
-        other,
-    )
-    ch.command(
-        "DELETE FROM identities WHERE job = {job:String} AND topic = {topic:String} AND topic_id != {id:UUID}", other
-    )
-
-
 # DateTime64(3) begins in 1900.
 _EARLIEST_MS = -2_208_988_800_000
-
-_OF_PLACE = "job = {job:String} AND topic = {topic:String} AND topic_id = {id:UUID} AND partition = {partition:UInt32}"
-
-
-def _place_parameters(job: str, place: Place) -> dict[str, Any]:
-    return {"job": job, "topic": place.topic, "id": place.topic_id, "partition": place.partition}
 
 
 def select_summaries(ch: ClickHouse, where: str, parameters: dict[str, Any]) -> list[SummaryRow]:

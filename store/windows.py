@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from store.client import ClickHouse
+from store.summaries import FORMAT
 
 
 class MeasuredWindow(NamedTuple):
@@ -177,10 +178,19 @@ def _find_labelled_interval(
 def read_last_label_at(ch: ClickHouse, model: str) -> int | None:
     """Return when (epoch ms, the store's clock) the newest label of a model was stored; None without labels."""
     ((count, last),) = ch.query(
-        "SELECT count(), toUnixTimestamp64Milli(max(ingested_at)) FROM labels WHERE model = {model:String}",
+        "SELECT count(), toUnixTimestamp64Milli(max(ingested_at)) FROM labels WHERE model = {model:String} "
+        "SETTINGS final = 0",
         {"model": model},
     )
     return int(last) if count else None
+
+
+def read_last_labels_at(ch: ClickHouse) -> dict[str, int]:
+    """Return the same of every model that has labels."""
+    rows = ch.query(
+        "SELECT model, toUnixTimestamp64Milli(max(ingested_at)) FROM labels GROUP BY model SETTINGS final = 0"
+    )
+    return {model: int(last) for model, last in rows}
 
 
 def read_version_references(ch: ClickHouse, model: str) -> dict[str, str]:
@@ -223,34 +233,39 @@ def read_segment_values(
     return values
 
 
-def read_unmeasured(ch: ClickHouse, job: str, model: str) -> list[tuple[int, int]]:
-    """Return (start, end) of the windows whose summaries go beyond their last measurement, ascending; epoch ms."""
+def read_unmeasured(ch: ClickHouse, job: str) -> dict[str, list[tuple[int, int]]]:
+    """Return, by model, (start, end) of the windows whose summaries go beyond their last measurement; epoch ms."""
+    # The largest stamp and the largest measurement are right without FINAL, which would sort all of them.
     rows = ch.query(
         """
-        SELECT toUnixTimestamp64Milli(counted.window_start) AS start, toUnixTimestamp64Milli(counted.window_end) AS end
+        SELECT counted.model, toUnixTimestamp64Milli(counted.window_start), toUnixTimestamp64Milli(counted.window_end)
         FROM
         (
-            SELECT window_start, window_end, sum(reached) AS covered
+            SELECT model, window_start, window_end, sum(reached) AS covered
             FROM
             (
-                SELECT window_start, window_end, topic, topic_id, partition, max(stamp) AS reached
-                FROM summaries FINAL
-                WHERE job = {job:String} AND model = {model:String}
-                GROUP BY window_start, window_end, topic, topic_id, partition
+                SELECT model, window_start, window_end, topic, topic_id, partition, max(stamp) AS reached
+                FROM summaries
+                WHERE job = {job:String} AND format = {format:UInt16}
+                GROUP BY model, window_start, window_end, topic, topic_id, partition
             )
-            GROUP BY window_start, window_end
+            GROUP BY model, window_start, window_end
         ) AS counted
         LEFT JOIN
         (
-            SELECT window_start, window_end, max(m.covered) AS covered
-            FROM measurements AS m FINAL
-            WHERE model = {model:String} AND model_version = '' AND segment = '' AND feature = ''
-              AND kind = 'quality' AND metric = 'num_rows'
-            GROUP BY window_start, window_end
-        ) AS measured ON measured.window_start = counted.window_start AND measured.window_end = counted.window_end
+            SELECT model, window_start, window_end, max(m.covered) AS covered
+            FROM measurements AS m
+            WHERE model_version = '' AND segment = '' AND feature = '' AND kind = 'quality' AND metric = 'num_rows'
+              AND window_start >= (SELECT min(window_start) FROM summaries WHERE job = {job:String})
+            GROUP BY model, window_start, window_end
+        ) AS measured USING (model, window_start, window_end)
         WHERE counted.covered > measured.covered
-        ORDER BY start
+        ORDER BY counted.model, counted.window_start
+        SETTINGS final = 0
         """,
-        {"job": job, "model": model},
+        {"job": job, "format": FORMAT},
     )
-    return [(int(start), int(end)) for start, end in rows]
+    unmeasured: dict[str, list[tuple[int, int]]] = {}
+    for model, start, end in rows:
+        unmeasured.setdefault(model, []).append((int(start), int(end)))
+    return unmeasured

@@ -16,13 +16,11 @@ from schemas.events import DeadLetter, encode_event
 from schemas.spec import Catalogue
 from store.client import ClickHouse
 from store.dead_letters import dead_letter_rows
+from store.expiry import delete_ids, delete_other_lives, delete_windows
 from store.log import Producer
 from store.partitions import load_partitions
 from store.summaries import (
     Place,
-    delete_ids,
-    delete_other_lives,
-    delete_windows,
     insert_ids,
     insert_markers,
     insert_summaries,
@@ -32,6 +30,7 @@ from store.windows import read_unmeasured
 from streams.logic.dedup import SEEN_EVENTS_MAX
 from streams.logic.partition import Partition, Snapshot
 from streams.logic.watermarks import list_sources
+from streams.logic.windows import is_in_force
 
 log = logging.getLogger(__name__)
 
@@ -78,26 +77,31 @@ class StateStore:
     def delete_expired(self, owned: Sequence[Partition], catalogue: Catalogue) -> None:
         """Delete identities and summaries that no event can change any more: the watermark has passed retention."""
         for partition in owned:
-            for model in partition.watermarks.models():
-                for version in partition.watermarks.versions(model):
-                    before_ms = partition.watermarks.get(model, version)
-                    before_ordinal = partition.next_ordinal - SEEN_EVENTS_MAX
-                    delete_ids(self._store, self._job, partition.place, model, version, before_ms, before_ordinal)
-        for topic in {partition.place.topic for partition in owned if partition.place.partition == 0}:
-            for (model, version), before_ms in self._find_expiries(topic, catalogue).items():
-                before_ms = min(before_ms, self._find_first_unmeasured(model, catalogue))
-                delete_windows(self._store, self._job, topic, model, version, before_ms)
+            watermarks = partition.watermarks
+            before = {
+                (model, version): watermarks.get(model, version)
+                for model in watermarks.models()
+                for version in watermarks.versions(model)
+            }
+            delete_ids(self._store, self._job, partition.place, before, partition.next_ordinal - SEEN_EVENTS_MAX)
+        topics = {partition.place.topic for partition in owned if partition.place.partition == 0}
+        unmeasured = self._find_first_unmeasured(catalogue) if topics else {}
+        for topic in topics:
+            before = {
+                (model, version): min(expired_ms, unmeasured.get(model, _NEVER_MS))
+                for (model, version), expired_ms in self._find_expiries(topic, catalogue).items()
+            }
+            delete_windows(self._store, self._job, topic, before)
 
-    def _find_first_unmeasured(self, model: str, catalogue: Catalogue) -> int:
-        """Give the start of the first window that stage 2 has yet to measure, however far it is behind."""
-        history = catalogue.get(model)
-        unmeasured = [
-            start
-            for start, end in read_unmeasured(self._store, self._job, model)
-            # Counted under a spec that is not in force there: it is never measured.
-            if history is None or history.in_force(start).window_size_ms == end - start
-        ]
-        return min(unmeasured, default=_NEVER_MS)
+    def _find_first_unmeasured(self, catalogue: Catalogue) -> dict[str, int]:
+        """Give by model the start of the first window that stage 2 has yet to measure, however far it is behind."""
+        first = {}
+        for model, windows in read_unmeasured(self._store, self._job).items():
+            history = catalogue.get(model)
+            starts = [start for start, end in windows if history is None or is_in_force(history, start, end)]
+            if starts:
+                first[model] = min(starts)
+        return first
 
     def close(self) -> None:
         """Leave the broker."""

@@ -38,3 +38,11 @@ def assign_windows(history: ModelHistory, ts: Ints) -> Assignment:
     start = (ts - origin) // size * size + origin
     end = start + size
     return Assignment(spec, start, end, end + retention, ts - lateness)
+
+
+def is_in_force(history: ModelHistory, start: int, end: int) -> bool:
+    """Tell whether a window (epoch ms) is one of the spec that is in force at its start.
+
+    One that is not was counted by a worker that learned too late of a newer spec: it is never measured.
+    """
+    return history.in_force(start).window_size_ms == end - start

@@ -10,6 +10,7 @@ import pytest
 
 from schemas.connections import ClickHouseConnection
 from store.client import ClickHouse
+from store.expiry import count_state, delete_ids, delete_windows
 from store.migrations import migrate
 from store.partitions import load_partitions
 from store.summaries import (
@@ -25,6 +26,7 @@ from store.summaries import (
 from tests.clickhouses import EmbeddedClickHouse
 
 JOB = "monitor"
+HOUR_MS = 3_600_000
 TOPIC_ID = "00000000-0000-0001-0000-00000000000a"
 OTHER_ID = "00000000-0000-0001-0000-00000000000b"
 
@@ -104,3 +106,54 @@ def test_identities_are_read_in_groups_of_bounded_size(ch: ClickHouse, monkeypat
 
 def test_loading_no_partitions_asks_for_nothing(ch: ClickHouse) -> None:
     assert load_partitions(ch, JOB, [], 1000) == {}
+
+
+def test_what_expired_is_deleted_for_many_models_at_once(ch: ClickHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("store.expiry._NUM_SOURCES_MAX", 3)
+    place, other = Place("expiring", TOPIC_ID, 0), Place("expiring", TOPIC_ID, 1)
+    # Names that would be mixed up if they were only joined.
+    sources = [(f"m{number}", version) for number in range(4) for version in ("", "1\t'", "2\n")]
+    hours = range(1, 4)
+    insert_summaries(
+        ch,
+        "expiry",
+        [
+            SummaryRow(each, model, version, 1, "", (end - 1) * HOUR_MS, end * HOUR_MS, 1, 1, 0, 0, b"")
+            for each in (place, other)
+            for model, version in sources
+            for end in hours
+        ],
+    )
+    identity = np.array([1], np.uint64)
+    insert_ids(
+        ch,
+        "expiry",
+        [
+            (each, IdBlock(model, version, 0, end * HOUR_MS, identity, np.array([100 + end])))
+            for each in (place, other)
+            for model, version in sources
+            for end in hours
+        ],
+    )
+    # Each source has come to another hour; the last one is not known at all.
+    before = {source: number % 4 * HOUR_MS for number, source in enumerate(sources[:-1])}
+
+    delete_windows(ch, "expiry", "expiring", before)
+    delete_ids(ch, "expiry", place, before, 0)
+
+    def read(table: str, column: str, where: str) -> set[tuple[str, str, int]]:
+        rows = ch.query(
+            f"SELECT model, model_version, toUnixTimestamp64Milli({column}) FROM {table} "
+            f"WHERE job = 'expiry' AND {where}"
+        )
+        return {(model, version, end // HOUR_MS) for model, version, end in rows}
+
+    left = {(*source, end) for source in sources for end in hours if end * HOUR_MS > before.get(source, 0)}
+    assert read("summaries", "window_end", "1") == left
+    assert read("identities", "expires_at", "partition = 0") == left
+    assert read("identities", "expires_at", "partition = 1") == {(*source, end) for source in sources for end in hours}
+    # Of those that are too many events ago nothing is left, whatever their window.
+    delete_ids(ch, "expiry", place, before, 103)
+    left = {(*source, end) for *source, end in left if end == 3}
+    assert read("identities", "expires_at", "partition = 0") == left
+    assert count_state(ch, "expiry") == (12, 36 + len(left))
