@@ -34,3 +34,17 @@ def is_judged(ch: ClickHouse, model: str) -> bool:
         "SELECT toUnixTimestamp64Milli(max(measured_at)) FROM judgements WHERE model = {model:String}", {"model": model}
     )
     return int(rows[0][0]) >= read_newest_measured_at(ch, model)
+
+
+def read_unjudged(ch: ClickHouse) -> set[str]:
+    """The models with measurements that have not been judged."""
+    rows = ch.query(
+        """
+        SELECT measured.model
+        FROM (SELECT model, max(computed_at) AS newest FROM measurements GROUP BY model) AS measured
+        LEFT JOIN (SELECT model, max(measured_at) AS judged FROM judgements GROUP BY model) AS judged USING model
+        WHERE measured.newest > judged.judged
+        SETTINGS final = 0
+        """
+    )
+    return {model for (model,) in rows}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.clock import Clock
 from schemas.spec import ModelHistory, PublishedSpec
 from store.client import ClickHouse
-from store.summaries import WindowStamp, read_markers, read_stamps
+from store.summaries import Marker, WindowStamp, read_markers, read_stamps
 from store.windows import (
     LabelCount,
     MeasuredLabels,
@@ -75,8 +75,11 @@ class WorkFinder:
     def find(self, history: ModelHistory, hint: LabelHint) -> Found:
         """Return what is to be done now; `hint` says which labels were dealt with."""
         model = history.latest.model
+        sizes = self._partitions()
+        # Before the summaries: what is flushed in between looks unconfirmed, and is asked for again.
+        markers = read_markers(self._ch, self._job, model=model)
         stamps: dict[int, list[WindowStamp]] = {}
-        for stamp in read_stamps(self._ch, self._job, model):
+        for stamp in read_stamps(self._ch, self._job, model, markers=markers):
             published = history.in_force(stamp.window_start)
             # Counted under a spec that is not in force there: of no use.
             if stamp.window_end == stamp.window_start + published.window_size_ms:
@@ -97,25 +100,9 @@ class WorkFinder:
                     0 if last is None else last.revision,
                 )
             )
-        dirty = select_dirty(states, self._find_horizon(history))
+        dirty = select_dirty(states, find_model_horizon(history, markers, sizes))
         counts, label_at = self._find_labels(history, measured, hint)
         return Found(dirty, stamps, measured, counts, label_at)
-
-    def _find_horizon(self, history: ModelHistory) -> int | None:
-        sizes = self._partitions()
-        markers = read_markers(self._ch, self._job, {topic for topic, _ in sizes})
-        latest = history.latest
-        partitions = [
-            PartitionTime(
-                each.place.topic,
-                each.place.topic_id,
-                each.place.partition,
-                each.at_end_at,
-                list_sources(each.watermarks, latest.model),
-            )
-            for each in markers
-        ]
-        return find_horizon(partitions, sizes, latest.published_at, latest.spec.windows.idle_ms)
 
     def _find_labels(
         self, history: ModelHistory, measured: Mapping[tuple[int, int], MeasuredWindow], hint: LabelHint
@@ -164,6 +151,27 @@ class WorkFinder:
     def read_measured_labels(self, published: PublishedSpec, since_ms: int) -> list[MeasuredLabels]:
         """Return the last measurements with labels of the windows since then."""
         return read_measured_labels(self._ch, published.model, published.spec.performance.metrics[0], since_ms)
+
+
+def find_model_horizon(
+    history: ModelHistory, markers: Iterable[Marker], sizes: Mapping[tuple[str, str], int]
+) -> int | None:
+    """Return the instant (epoch ms) before which all of a model's time has passed; None while nothing can be said.
+
+    `sizes` gives the present topics' sizes by (topic, topic_id); other topics' markers count for nothing.
+    """
+    latest = history.latest
+    partitions = [
+        PartitionTime(
+            each.place.topic,
+            each.place.topic_id,
+            each.place.partition,
+            each.at_end_at,
+            list_sources(each.watermarks, latest.model),
+        )
+        for each in markers
+    ]
+    return find_horizon(partitions, sizes, latest.published_at, latest.spec.windows.idle_ms)
 
 
 def split_time(history: ModelHistory) -> list[tuple[PublishedSpec, int, int]]:

@@ -1,8 +1,9 @@
 """Stages 2 and 3 on Faust: one ordered follower per model, on the worker that owns the model's partition of `progress`.
 
-A message on `progress` only wakes a follower. Whether there is anything to do, the store says: at the start, every
-10 s, and every 2 s while something is known to be under way. So a message lost or repeated does no harm, and all of
-them are acknowledged at once. Followers work in threads and spawned processes; the event loop only waits.
+A message on `progress` only wakes a follower. Whether there is anything to do, the store says: every 2 s while
+something is known to be under way, and every 10 s a survey asks about all models at once, and wakes the followers of
+those that need it. So a message lost or repeated does no harm, and all of them are acknowledged at once. Followers work
+in threads and spawned processes; the event loop only waits.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,8 +29,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_PAUSE_S: dict[Pace, float] = {"idle": 10.0, "waiting": 2.0}
+# An idle model is looked at when something wakes its follower.
+_PAUSE_S: dict[Pace, float | None] = {"idle": None, "waiting": 2.0}
+_SURVEY_PAUSE_S = 10.0
 _RETRY_PAUSE_S = 2.0
+_FAILURE_PAUSE_S = 10.0
 _OWNERSHIP_PAUSE_S = 1.0
 
 # Models that are looked after at the same time; each waits for the store or for a measuring process most of the time.
@@ -75,6 +80,9 @@ class _Followers:
         self._clock = clock
         self._stop = threading.Event()
         self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="judge")
+        # Threads of their own, so that no long look keeps the others from being found.
+        self._overseers = ThreadPoolExecutor(2, thread_name_prefix="oversee")
+        self._survey_due = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._wakes: dict[str, asyncio.Event] = {}
 
@@ -93,20 +101,40 @@ class _Followers:
     async def run(self) -> None:
         """Keep a follower for every model owned, until cancelled; then end everything at once."""
         workbench = await self._in_thread(self._open_workbench)
+        surveying = asyncio.create_task(self._survey(workbench), name="survey")
         try:
             while True:
                 try:
-                    models = await self._in_thread(workbench.list_models)
-                    await self._match(workbench, self._select_owned(models))
+                    models = await self._oversee(workbench.list_models)
+                    self._match(workbench, self._select_owned(models))
                 except Retryable as error:
                     log.warning("models cannot be listed and are in %g s: %s", _OWNERSHIP_PAUSE_S, error)
                 await asyncio.sleep(_OWNERSHIP_PAUSE_S)
+                if surveying.done():
+                    surveying.result()
         finally:
             self._stop.set()
-            for task in self._tasks.values():
+            for task in (surveying, *self._tasks.values()):
                 task.cancel()
             workbench.close()
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            for executor in (self._threads, self._overseers):
+                executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _survey(self, workbench: Workbench) -> None:
+        """Wake the followers of models that need a look, every few seconds and at once when there are new models."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._survey_due.wait(), _SURVEY_PAUSE_S)
+            self._survey_due.clear()
+            if not self._wakes:
+                continue
+            try:
+                found = await self._oversee(workbench.survey, set(self._wakes))
+            except Retryable as error:
+                log.warning("the models cannot be surveyed and are in %g s: %s", _SURVEY_PAUSE_S, error)
+                continue
+            for model in found & self._wakes.keys():
+                self._wakes[model].set()
 
     def _open_workbench(self) -> Workbench:
         # SciPy, pandas and River take longer to import than everything that stage 1 needs.
@@ -114,10 +142,11 @@ class _Followers:
 
         return Workbench(self._runtime, self._job, self._num_processes, self._clock, self._stop)
 
-    async def _match(self, workbench: Workbench, owned: set[str]) -> None:
+    def _match(self, workbench: Workbench, owned: set[str]) -> None:
         for model in owned - self._tasks.keys():
             self._wakes[model] = asyncio.Event()
             self._tasks[model] = asyncio.create_task(self._follow(workbench, model), name=f"judge {model}")
+            self._survey_due.set()
         for model in self._tasks.keys() - owned:
             # A look under way ends by itself; its results are true, whoever has the model by then.
             self._tasks.pop(model).cancel()
@@ -125,7 +154,10 @@ class _Followers:
 
     async def _follow(self, workbench: Workbench, model: str) -> None:
         wake = self._wakes[model]
+        pause_s: float | None = None
         while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(wake.wait(), pause_s)
             wake.clear()
             try:
                 pace: Pace = await self._in_thread(workbench.look, model)
@@ -135,12 +167,8 @@ class _Followers:
                 pause_s = _RETRY_PAUSE_S
             except Exception:
                 # One model's trouble must not stop the others; it is tried again, and is in the log each time.
-                log.exception("%s: measuring failed; again in %g s", model, _PAUSE_S["idle"])
-                pause_s = _PAUSE_S["idle"]
-            try:
-                await asyncio.wait_for(wake.wait(), pause_s)
-            except TimeoutError:
-                continue
+                log.exception("%s: measuring failed; again in %g s", model, _FAILURE_PAUSE_S)
+                pause_s = _FAILURE_PAUSE_S
 
     def _select_owned(self, models: Mapping[str, int]) -> set[str]:
         """Return the models whose partition of `progress` this worker has."""
@@ -150,3 +178,6 @@ class _Followers:
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    async def _oversee(self, function: Any, *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._overseers, function, *arguments)

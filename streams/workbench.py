@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from functools import lru_cache
 
 from aiokafka.partitioner import murmur2
 
@@ -21,6 +22,7 @@ from streams.judging import Judge
 from streams.monitoring import Monitor, Pace
 from streams.outlet import LogOutlet
 from streams.processes import ProcessPool
+from streams.surveying import Surveyor
 
 _TOPICS_AGE_S_MAX = 5.0
 _TIMEOUT_S = 10.0
@@ -52,6 +54,7 @@ class Workbench:
             clock,
             stop,
         )
+        self._surveyor = Surveyor(self._ch, job, self._list_partitions)
 
     def list_models(self) -> dict[str, int]:
         """Return the models that are declared now, each with the partition of `progress` that its messages go to."""
@@ -59,6 +62,13 @@ class Workbench:
         with self._lock:
             self._specs.refresh(_TIMEOUT_S)
             return {model: partition_of(model, size) for model in self._specs.catalogue.models()}
+
+    def survey(self, models: set[str]) -> set[str]:
+        """Return those of the models that are to be looked at; for one thread at a time."""
+        with self._lock:
+            self._specs.refresh(_TIMEOUT_S)
+            known = {model: self._specs.catalogue.get(model) for model in models}
+        return self._surveyor.find({model: history for model, history in known.items() if history is not None})
 
     def look(self, model: str) -> Pace:
         """Look after a model once, knowing the newest specs and roles."""
@@ -92,6 +102,7 @@ class Workbench:
         return self._described
 
 
+@lru_cache(maxsize=100_000)
 def partition_of(key: str, num_partitions: int) -> int:
     """Return the partition that Java's clients, and ours, send a key to."""
     return int(murmur2(key.encode()) & 0x7FFFFFFF) % num_partitions
