@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from bench import bench_latency, bench_measures, bench_memory, bench_monitor, bench_recovery, bench_scaling
+from bench import bench_latency, bench_measures, bench_memory, bench_monitor, bench_recovery, bench_scaling, bench_soak
 from bench.machine import describe_load, describe_machine
 from bench.results import HEADER, Result, format_row
 from bench.surroundings import Options
@@ -24,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[Options], Iterable[Result]]] = {
     "latency": bench_latency.run,
     "memory": bench_memory.run,
     "scaling": bench_scaling.run,
+    "soak": bench_soak.run,
 }
 
 

@@ -1,7 +1,7 @@
 """Many models with many features: published in bulk, their predictions as Arrow streams.
 
-Every model has the same spec and the same reference under a name of its own; publishing one through `apply` and the
-others as copies takes a second for a thousand, and no process can tell the difference.
+Every model has the same spec and the same reference under a name of its own: one is applied, the others are published
+as copies of it, of which only the table of specs does not know.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from bench.filling import Fill, convert_features, encode_stream
 from driftloop.applying import apply_spec
 from schemas.connections import Runtime
 from schemas.spec import PublishedSpec, encode_published
-from store.client import ClickHouse
 from store.log import Producer
-from store.specs import insert_spec
 
 NUM_NUMBERS, NUM_CATEGORIES = 40, 10
 NUM_FEATURES = NUM_NUMBERS + NUM_CATEGORIES
@@ -58,17 +56,14 @@ class Models:
 
     def publish(self, num_models: int) -> None:
         """Publish copies until there are so many models."""
-        first = self._published[0]
-        store, producer = ClickHouse(self._runtime.clickhouse), Producer(self._runtime.kafka)
+        first, producer = self._published[0], Producer(self._runtime.kafka)
         for index in range(len(self._published), num_models):
             spec = msgspec.structs.replace(first.spec, model=name_model(index))
             published = msgspec.structs.replace(first, spec=spec)
-            insert_spec(store, published)
             producer.produce(self._runtime.topics("specs"), published.key, encode_published(published))
             self._published.append(published)
         producer.flush(_FLUSH_TIMEOUT_S)
         producer.close()
-        store.close()
 
     def send(self, models: range, rows: range, window_starts: tuple[int, int]) -> int:
         """Send these rows of these models, half of each message in either window (epoch ms); gives how many messages.
