@@ -153,8 +153,7 @@ class Counting:
         if chunk.next_offset <= partition.next_offset:
             chunk.take()
             return
-        batch = await self._work_out(lambda: read_chunk(chunk, partition.place.topic_id, partition.next_offset))
-        for part in cut_batch(batch, _NUM_MESSAGES_MAX, _NUM_BYTES_MAX):
+        for part in await self._work_out(lambda: _read_parts(chunk, partition)):
             delta = await self._count(owned, part)
             if delta is None or self._owned.get(tp) is not owned:
                 return
@@ -178,7 +177,8 @@ class Counting:
                 failure = None
                 if self._owned.get(TP(partition.place.topic, partition.place.partition)) is not owned:
                     return None
-                self._advance(partition, delta, int(batch.offsets[-1]) + 1)
+                await self._work_out(lambda: partition.remember(delta))
+                self._take_in(partition, delta, int(batch.offsets[-1]) + 1)
         return delta if failure is None else await self._bisect(owned, batch, failure)
 
     def _compute(self, partition: Partition, batch: MessageBatch) -> tuple[Validated, Delta]:
@@ -191,7 +191,7 @@ class Counting:
         if len(batch) == 1:
             log.error("offset %d of %s cannot be counted", batch.offsets[0], owned.partition.place, exc_info=error)
             delta = Delta(dead=[refuse_message(batch, error)], num_events=1, num_ordinals=1)
-            self._advance(owned.partition, delta, int(batch.offsets[0]) + 1)
+            self._take_in(owned.partition, delta, int(batch.offsets[0]) + 1)
             return delta
         middle = len(batch) // 2
         first = await self._count(owned, slice_batch(batch, 0, middle))
@@ -200,8 +200,8 @@ class Counting:
             return None
         return Delta(dead=first.dead + second.dead)
 
-    def _advance(self, partition: Partition, delta: Delta, next_offset: int) -> None:
-        partition.advance(delta, next_offset)
+    def _take_in(self, partition: Partition, delta: Delta, next_offset: int) -> None:
+        partition.take_in(delta, next_offset)
         self.num_events += delta.num_events
         if partition.is_urgent or partition.num_unflushed > _NUM_FLUSHED_EARLY:
             self._urgent.set()
@@ -436,3 +436,8 @@ class Counting:
                 log.warning("%s", error)
                 await asyncio.sleep(delay_s)
                 delay_s = min(_BACKOFF_S_MAX, 2 * delay_s)
+
+
+def _read_parts(chunk: Chunk, partition: Partition) -> list[MessageBatch]:
+    batch = read_chunk(chunk, partition.place.topic_id, partition.next_offset)
+    return list(cut_batch(batch, _NUM_MESSAGES_MAX, _NUM_BYTES_MAX))

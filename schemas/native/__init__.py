@@ -47,8 +47,8 @@ _KERNELS: dict[str, tuple[Any, list[Any]]] = {
     "identities_create": (_POINTER, []),
     "identities_free": (None, [_POINTER]),
     "identities_count": (_COUNT, [_POINTER]),
-    # table, hashes, expires_at, ordinals, n, watermark, now, age_max -> 0, or -1: no memory
-    "identities_add": (_COUNT, [_POINTER] * 4 + [_COUNT] * 4),
+    # table, hashes, ordinals, n, expires_at, watermark, age_max -> 0, or -1: no memory
+    "identities_add": (_COUNT, [_POINTER] * 3 + [_COUNT] * 4),
     # table, hashes, expires_at, ordinals, watermark, n, age_max, is_new -> 0, or -1: no memory
     "identities_find_new": (_COUNT, [_POINTER] * 5 + [_COUNT] * 2 + [_POINTER]),
     # table, watermark, now, age_max -> 0, or -1: no memory

@@ -54,19 +54,18 @@ class SeenIds:
         )
         return is_new
 
-    def add(self, hashes: Hashes, expires_at: Ints, ordinals: Ints, watermark: int) -> None:
-        """Remember identities that counted, in the order of their events; time has come to `watermark`."""
+    def add(self, hashes: Hashes, ordinals: Ints, expires_at: int, watermark: int) -> None:
+        """Remember identities that counted until `expires_at`, in the order of their events; time is at `watermark`."""
         if not len(hashes):
             return
-        columns = [np.ascontiguousarray(column) for column in (hashes, expires_at, ordinals)]
-        first = int(ordinals[0])
+        columns = [np.ascontiguousarray(column) for column in (hashes, ordinals)]
         _check(
             kernels.identities_add(
-                self._handle, *map(address, columns), len(hashes), watermark, first, self._num_events_max
+                self._handle, *map(address, columns), len(hashes), expires_at, watermark, self._num_events_max
             )
         )
-        if first - self._forgotten_at > _FORGET_EVENTS:
-            self.forget(watermark, first)
+        if ordinals[0] - self._forgotten_at > _FORGET_EVENTS:
+            self.forget(watermark, int(ordinals[0]))
 
     def forget(self, watermark: int, ordinal: int) -> None:
         """Give back what identities take that no event from `ordinal` on can meet."""

@@ -139,6 +139,16 @@ class Partition:
 
     def advance(self, delta: Delta, next_offset: int) -> None:
         """Take in what the messages below `next_offset` add."""
+        self.remember(delta)
+        self.take_in(delta, next_offset)
+
+    def remember(self, delta: Delta) -> None:
+        """Take in the identities only: a thread may do that, as long as `take_in` follows and nothing else happens."""
+        for block in delta.ids:
+            self._remember(block)
+
+    def take_in(self, delta: Delta, next_offset: int) -> None:
+        """Take in the rest of what the messages below `next_offset` add."""
         assert next_offset >= self.next_offset
         self.next_offset = next_offset
         self.next_ordinal += delta.num_ordinals
@@ -149,8 +159,6 @@ class Partition:
             else:
                 known.add(summary, end)
             self._dirty.add(key)
-        for block in delta.ids:
-            self._remember(block)
         self._ids += delta.ids
         self._dead += delta.dead
         self.num_unflushed += delta.num_events
@@ -227,9 +235,10 @@ class Partition:
         return len(self._summaries)
 
     def _remember(self, block: IdBlock) -> None:
-        expires_at = np.full(len(block.hashes), block.expires_at)
         watermark_ms = self.watermarks.get(block.model, block.model_version)
-        self._seen_of(block.model, block.model_version).add(block.hashes, expires_at, block.ordinals, watermark_ms)
+        self._seen_of(block.model, block.model_version).add(
+            block.hashes, block.ordinals, block.expires_at, watermark_ms
+        )
 
     def _seen_of(self, model: str, version: str) -> SeenIds:
         seen = self._seen.get((model, version))

@@ -51,7 +51,9 @@ def test_the_memory_agrees_with_a_dictionary() -> None:
                 plain[identity] = expiry, number
         is_new = seen.find_new(hashes, expires_at, ordinals, passed)
         assert is_new.tolist() == expected
-        seen.add(hashes[is_new], expires_at[is_new], ordinals[is_new], watermark)
+        for expiry in sorted(set(expires_at[is_new].tolist())):
+            own = is_new & (expires_at == expiry)
+            seen.add(hashes[own], ordinals[own], expiry, watermark)
         watermark, ordinal = watermark + size, int(ordinals[-1])
         if rng.random() < 0.3:
             seen.forget(watermark, ordinal)
@@ -62,14 +64,14 @@ def test_the_memory_agrees_with_a_dictionary() -> None:
 def test_the_memory_is_the_same_whatever_the_order_it_is_loaded_in() -> None:
     rng = random.Random(6)
     hashes = np.array([rng.randrange(500) for _ in range(2000)], np.uint64)
-    expires_at, ordinals = np.array([rng.randrange(10, 2000) for _ in range(2000)]), np.arange(2000)
+    expires_at, ordinals = [rng.randrange(10, 2000) for _ in range(20)], np.arange(2000)
     forwards, backwards = SeenIds(), SeenIds()
     for begin in range(0, 2000, 100):
         block = slice(begin, begin + 100)
-        forwards.add(hashes[block], expires_at[block], ordinals[block], 0)
+        forwards.add(hashes[block], ordinals[block], expires_at[begin // 100], 0)
     for begin in reversed(range(0, 2000, 100)):
         block = slice(begin, begin + 100)
-        backwards.add(hashes[block], expires_at[block], ordinals[block], 0)
+        backwards.add(hashes[block], ordinals[block], expires_at[begin // 100], 0)
     asked = np.arange(700, dtype=np.uint64)
     for watermark in (0, 500, 1500):
         arguments = asked, np.full(700, 9999), np.full(700, 2000), np.full(700, watermark)
@@ -79,7 +81,7 @@ def test_the_memory_is_the_same_whatever_the_order_it_is_loaded_in() -> None:
 def test_the_memory_forgets_what_has_expired_and_what_is_too_old() -> None:
     seen = SeenIds(5000)
     hashes = np.arange(1000, dtype=np.uint64) * np.uint64(2**64 // 1000)
-    seen.add(hashes, np.full(1000, 50), np.arange(1000), 0)
+    seen.add(hashes, np.arange(1000), 50, 0)
     seen.forget(49, 1000)
     assert len(seen) == 1000
     seen.forget(49, 5500)
@@ -94,5 +96,24 @@ def test_the_memory_does_not_grow_with_what_has_expired() -> None:
     rng = np.random.default_rng(1)
     for step in range(200):
         hashes = rng.integers(0, 2**64, 500, np.uint64)
-        seen.add(hashes, np.full(500, step + 4), np.arange(step * 500, (step + 1) * 500), step)
+        seen.add(hashes, np.arange(step * 500, (step + 1) * 500), step + 4, step)
     assert len(seen) < 20_000
+
+
+def test_a_large_memory_remembers_all_and_forgets_all() -> None:
+    """Through many splits, with hashes that have their first bits in common among them."""
+    rng = np.random.default_rng(2)
+    hashes = np.unique(np.concatenate((rng.integers(0, 2**64, 150_000, np.uint64), np.arange(30_000, dtype=np.uint64))))
+    rng.shuffle(hashes)
+    seen = SeenIds()
+    for begin in range(0, len(hashes), 7_000):
+        part = hashes[begin : begin + 7_000]
+        asked = np.full(len(part), 99), np.arange(begin, begin + len(part)), np.zeros(len(part), np.int64)
+        assert seen.find_new(part, *asked).all()
+        seen.add(part, asked[1], 99, 0)
+    assert len(seen) == len(hashes)
+    ordinals, watermark = np.full(len(hashes), len(hashes)), np.zeros(len(hashes), np.int64)
+    assert not seen.find_new(hashes, ordinals, ordinals, watermark).any()
+    seen.forget(99, len(hashes))
+    assert len(seen) == 0
+    assert seen.find_new(hashes, ordinals, ordinals, watermark).all()
