@@ -19,7 +19,17 @@ from typing import Any
 SOURCES = Path(__file__).resolve().parent / "schemas" / "native"
 LIBRARY = SOURCES / "kernels.so"
 # No contraction: a fused multiply-add rounds once instead of twice, and results must be the same on every machine.
-FLAGS = ["-std=gnu11", "-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Wextra"]
+FLAGS = [
+    "-std=gnu11",
+    "-O3",
+    "-fPIC",
+    "-shared",
+    "-pthread",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Wextra",
+]
 
 
 def find_compiler() -> list[str] | None:

@@ -11,7 +11,8 @@ What it touches of aiokafka is private, and `check_internals` refuses to start o
    bytes into is our `RecordSet`, which remembers them, for every consumer of the process;
 2. `Fetcher._records[tp]._partition_records` is replaced by our subclass of `PartitionRecords`;
 3. `PartitionRecords._unpack_records` is mirrored (control batches, aborted transactions, positions);
-4. `AIOKafkaConsumer._isolation_level` and `_fetch_max_wait_ms` are set, for which Faust has no settings.
+4. `AIOKafkaConsumer._isolation_level` and `_fetch_max_wait_ms` are set, for which Faust has no settings;
+5. `aiokafka.conn.READER_LIMIT` is raised: at 64 KiB reading stops and goes on a hundred times a fetch.
 Stock `fetched_records`, `getall`, positions, seeks and limits then work as ever: they see chunks as records.
 """
 
@@ -25,6 +26,7 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from aiokafka import conn as connecting
 from aiokafka.consumer import fetcher as fetching
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException, KafkaError
@@ -44,6 +46,9 @@ _MIRRORED = {
 
 # A partition whose chunk was just taken waits for the fetch under way, which waits this long for news of others.
 _FETCH_WAIT_MS = 100
+
+# What a connection holds before it stops reading: a response of a few partitions.
+_READ_AHEAD_BYTES = 16 << 20
 
 
 def check_internals(mirrored: Mapping[Any, str] = _MIRRORED) -> None:
@@ -147,6 +152,7 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def on_start(self) -> None:
         fetching.MemoryRecords = RecordSet
+        connecting.READER_LIMIT = _READ_AHEAD_BYTES
         await super().on_start()
         fetcher, transport = self._consumer._fetcher, self.transport
         stock = fetcher._proc_fetch_request

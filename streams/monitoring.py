@@ -46,7 +46,7 @@ Pace = Literal["idle", "waiting"]
 _MEASURE_TIMEOUT_S = 300.0
 _EXPLAIN_TIMEOUT_S = 60.0
 _SINK_TIMEOUT_S = 5.0
-_SINK_POLL_S = 0.05
+_SINK_POLL_S, _SINK_POLL_S_MAX = 0.05, 0.5
 
 # While windows were measured more may have come, often the labels of the window before; so it is asked once more.
 _NUM_ROUNDS = 2
@@ -151,13 +151,16 @@ class Monitor:
             for each in stamps
             if (each.place.topic, each.place.topic_id) in present
         }
+        poll_s = _SINK_POLL_S
         deadline_s = self._clock.monotonic_s() + _SINK_TIMEOUT_S
         while True:
             markers = read_sink_markers(self._ch, {topic for topic, _, _ in needed})
             if all(markers.get(place, 0) >= stamp for place, stamp in needed.items()):
                 return True
-            if self._clock.monotonic_s() >= deadline_s or self._stop.wait(_SINK_POLL_S):
+            if self._clock.monotonic_s() >= deadline_s or self._stop.wait(poll_s):
                 return False
+            # What is not there soon comes late, and asking costs the store.
+            poll_s = min(2 * poll_s, _SINK_POLL_S_MAX)
 
     def _measure_window(self, published: PublishedSpec, window: WindowState, stamps: Sequence[WindowStamp]) -> None:
         task = WindowTask(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class RecordSet:
             if data[begin + 16] < 2:
                 raise NotImplementedError("a message is in the format from before Kafka 0.11")
             base, _, _, _, crc, attributes, delta, _, _, producer, _, _, count = _HEADER.unpack_from(data, begin)
-            yield RecordBatch(buffer[begin:end], base, base + delta + 1, attributes, producer, crc, count)
+            yield RecordBatch(buffer, begin, end, base, base + delta + 1, attributes, producer, crc, count)
             begin = end
 
 
@@ -68,13 +69,25 @@ class RecordSet:
 class RecordBatch:
     """A batch as it lies in a fetch response; `num_records` may be less than its offsets, after a compaction."""
 
-    data: npt.NDArray[np.uint8]
+    fetched: npt.NDArray[np.uint8]
+    begin: int
+    end: int
     base_offset: int
     next_offset: int
     attributes: int
     producer_id: int
     crc: int
     num_records: int
+
+    @property
+    def data(self) -> npt.NDArray[np.uint8]:
+        """The bytes of the batch."""
+        return self.fetched[self.begin : self.end]
+
+    @property
+    def is_compressed(self) -> bool:
+        """True if its records are."""
+        return bool(self.attributes & _CODEC_MASK)
 
     @property
     def is_transactional(self) -> bool:
@@ -95,11 +108,11 @@ class RecordBatch:
         """Give it as aiokafka has it."""
         return DefaultRecordBatch(self.data.tobytes())
 
-    def unpacked(self) -> bytes | npt.NDArray[np.uint8]:
+    def unpacked(self) -> bytes:
         """Give it without compression; its checksum is not right then."""
         number = self.attributes & _CODEC_MASK
         if not number:
-            return self.data
+            return self.data.tobytes()
         if number not in _DECODERS:
             raise CorruptRecordException(f"a batch is compressed in the unknown way {number}")
         records = _DECODERS[number](self.data[_HEADER.size :].tobytes())
@@ -127,11 +140,7 @@ class Records:
 
 def unpack(batches: Sequence[RecordBatch], since: int) -> Records:
     """Give the records of batches from offset `since` on; CorruptRecordException if they are none."""
-    parts: list[Any] = [batch.unpacked() for batch in batches]
-    if len(parts) == 1 and isinstance(parts[0], np.ndarray):
-        buffer = parts[0]
-    else:
-        buffer = np.frombuffer(b"".join(parts), np.uint8)
+    buffer = _join(batches)
     room = min(sum(max(0, batch.num_records) for batch in batches), len(buffer) // _RECORD_LENGTH_MIN)
     kinds = (np.int64, np.int64, np.int64, np.int32, np.int64, np.int32, np.int64, np.int32, np.int32)
     # One more: a record before `since` is written and then overwritten.
@@ -140,3 +149,14 @@ def unpack(batches: Sequence[RecordBatch], since: int) -> Records:
     if num_records < 0:
         raise CorruptRecordException("a record batch cannot be read")
     return Records(buffer, *(column[:num_records] for column in columns))
+
+
+def _join(batches: Sequence[RecordBatch]) -> npt.NDArray[np.uint8]:
+    """Give the batches one behind the other, uncompressed; from where they lie if they lie like that."""
+    if not batches:
+        return np.empty(0, np.uint8)
+    first, last = batches[0], batches[-1]
+    lie_so = all(former.end == batch.begin and former.fetched is batch.fetched for former, batch in pairwise(batches))
+    if lie_so and not any(batch.is_compressed for batch in batches):
+        return first.fetched[first.begin : last.end]
+    return np.frombuffer(b"".join(batch.unpacked() for batch in batches), np.uint8)

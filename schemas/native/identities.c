@@ -4,7 +4,9 @@
    each bucket a small table with open addressing. A full bucket leaves out what has expired; only if that does not help
    it grows, or splits in two. So nobody waits for a large table to be rebuilt, what is rebuilt lies in the processor's
    cache, and memory follows what can still be seen. */
+#include <pthread.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "kernels.h"
 
@@ -40,6 +42,54 @@ typedef struct {
 typedef struct {
     int64_t watermark, now, age_max;
 } horizon_t;
+
+/* Full-sized buckets come from slabs in large pages, where the system has them: filling memory in small pages costs a
+   fault for every 4 KiB. What is freed goes to whoever needs a bucket next. */
+#define BUCKET_BYTES (SIZE_MAX_OF_BUCKET * sizeof(entry_t))
+#define SLAB_BYTES ((uint64_t)1 << 21)
+
+typedef union piece {
+    union piece *next;
+    uint8_t bytes[BUCKET_BYTES];
+} piece_t;
+
+static pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER;
+static piece_t *pool;
+
+static int add_slab(void) {
+    void *slab = NULL;
+    if (posix_memalign(&slab, SLAB_BYTES, SLAB_BYTES)) return -1;
+#if defined(MADV_HUGEPAGE)
+    madvise(slab, SLAB_BYTES, MADV_HUGEPAGE); /* advice only */
+#endif
+    for (piece_t *piece = slab; (uint8_t *)piece < (uint8_t *)slab + SLAB_BYTES; piece++) {
+        piece->next = pool;
+        pool = piece;
+    }
+    return 0;
+}
+
+/* Give so many empty entries, or null. */
+static entry_t *allocate(uint32_t size) {
+    if (size != SIZE_MAX_OF_BUCKET) return calloc(size, sizeof(entry_t));
+    pthread_mutex_lock(&pool_lock);
+    piece_t *piece = pool || add_slab() == 0 ? pool : NULL;
+    if (piece) pool = piece->next;
+    pthread_mutex_unlock(&pool_lock);
+    return piece ? memset(piece, 0, BUCKET_BYTES) : NULL;
+}
+
+static void release(entry_t *entries, uint32_t size) {
+    if (size != SIZE_MAX_OF_BUCKET) {
+        free(entries);
+        return;
+    }
+    piece_t *piece = (piece_t *)entries;
+    pthread_mutex_lock(&pool_lock);
+    piece->next = pool;
+    pool = piece;
+    pthread_mutex_unlock(&pool_lock);
+}
 
 static inline bucket_t *bucket_of(const identities_t *ids, uint64_t hash) {
     return ids->directory[(hash >> 1) >> (63 - ids->depth)];
@@ -82,7 +132,7 @@ EXPORT void identities_free(identities_t *ids) {
     for (uint64_t i = 0, next; i < (uint64_t)1 << ids->depth; i = next) {
         bucket_t *bucket = ids->directory[i];
         next = behind(ids, i);
-        free(bucket->entries);
+        release(bucket->entries, bucket->size);
         free(bucket);
     }
     free(ids->directory);
@@ -114,14 +164,14 @@ static uint32_t count_kept(const identities_t *ids, const bucket_t *bucket, cons
 
 /* Rebuild a bucket with this many places, without what cannot be seen any more. */
 static int rebuild(const identities_t *ids, bucket_t *bucket, uint32_t size, const horizon_t *horizon) {
-    bucket_t fresh = {calloc(size, sizeof(entry_t)), size, 0, bucket->depth};
+    bucket_t fresh = {allocate(size), size, 0, bucket->depth};
     if (!fresh.entries) return -1;
     for (uint32_t slot = 0; slot < bucket->size; slot++) {
         if (!is_kept(ids, &bucket->entries[slot], horizon)) continue;
         *find(&fresh, bucket->entries[slot].hash) = bucket->entries[slot];
         fresh.count++;
     }
-    free(bucket->entries);
+    release(bucket->entries, bucket->size);
     *bucket = fresh;
     return 0;
 }
@@ -141,11 +191,11 @@ static int double_directory(identities_t *ids) {
 static int split(identities_t *ids, bucket_t *bucket, uint64_t hash) {
     if (bucket->depth == ids->depth && double_directory(ids)) return -1;
     bucket_t *upper = calloc(1, sizeof(bucket_t));
-    entry_t *low = calloc(bucket->size, sizeof(entry_t)), *high = calloc(bucket->size, sizeof(entry_t));
+    entry_t *low = allocate(bucket->size), *high = allocate(bucket->size);
     if (!upper || !low || !high) {
         free(upper);
-        free(low);
-        free(high);
+        if (low) release(low, bucket->size);
+        if (high) release(high, bucket->size);
         return -1;
     }
     bucket_t old = *bucket;
@@ -158,7 +208,7 @@ static int split(identities_t *ids, bucket_t *bucket, uint64_t hash) {
         *find(to, entry.hash) = entry;
         to->count++;
     }
-    free(old.entries);
+    release(old.entries, old.size);
     /* Of the places that the bucket had in the directory the second half is the new one's. */
     uint64_t half = (uint64_t)1 << (ids->depth - old.depth - 1);
     uint64_t first = (((hash >> 1) >> (63 - ids->depth)) / (2 * half)) * 2 * half;
@@ -170,7 +220,7 @@ static int split(identities_t *ids, bucket_t *bucket, uint64_t hash) {
 static bucket_t *make_room(identities_t *ids, uint64_t hash, const horizon_t *horizon) {
     bucket_t *bucket = bucket_of(ids, hash);
     if (!bucket->entries) {
-        bucket->entries = calloc(SIZE_MIN, sizeof(entry_t));
+        bucket->entries = allocate(SIZE_MIN);
         bucket->size = SIZE_MIN;
         return bucket->entries ? bucket : NULL;
     }

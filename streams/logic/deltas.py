@@ -109,7 +109,7 @@ def compute_delta(validated: Validated, batch: MessageBatch, catalogue: Catalogu
         history = catalogue.get(model)
         assert history is not None, "only events of known models are valid"
         columns = join_blocks(blocks, history)
-        index = np.searchsorted(batch.offsets, columns.offset)
+        index = locate(batch, columns.offset)
         ordinals = known.next_ordinal + first_ordinals[index] + columns.row
         _Counting(columns, blocks, history, batch, known, raised.get(model, []), delta, ordinals).run()
     for model, messages in raised.items():
@@ -150,15 +150,25 @@ def number_messages(batch: MessageBatch, validated: Validated) -> tuple[Ints, in
     """
     num_rows = np.ones(len(batch), np.int64)
     for columns in validated.columns:
-        several = np.flatnonzero(columns.row)
-        if len(several):
-            np.maximum.at(num_rows, np.searchsorted(batch.offsets, columns.offset[several]), columns.row[several] + 1)
+        if columns.row.any():
+            # A message's last row here is its largest: columns are in the order of the log.
+            last = np.flatnonzero(np.append(columns.offset[1:] != columns.offset[:-1], True))
+            index = locate(batch, columns.offset[last])
+            num_rows[index] = np.maximum(num_rows[index], columns.row[last] + 1)
     for letter in validated.dead:
         if letter.row:
-            index = int(np.searchsorted(batch.offsets, letter.offset))
-            num_rows[index] = max(int(num_rows[index]), letter.row + 1)
+            message = int(np.searchsorted(batch.offsets, letter.offset))
+            num_rows[message] = max(int(num_rows[message]), letter.row + 1)
     ends = np.cumsum(num_rows)
     return ends - num_rows, int(ends[-1]) if len(ends) else 0
+
+
+def locate(batch: MessageBatch, offsets: Ints) -> Ints:
+    """Give which messages of a batch have these offsets."""
+    if batch.offsets[-1] - batch.offsets[0] == len(batch) - 1:  # no holes
+        return offsets - int(batch.offsets[0])
+    index: Ints = np.searchsorted(batch.offsets, offsets)
+    return index
 
 
 def _note_closed(delta: Delta, catalogue: Catalogue, watermarks: Watermarks) -> None:
