@@ -68,12 +68,12 @@ class TextColumn(Sequence[str | None]):
         size = len(array)
         if not size:
             return cls(np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.int32))
-        ends = np.frombuffer(ends_buffer, width, size + 1, array.offset * width.itemsize).astype(np.int64)
-        length = np.diff(ends).astype(np.int32)
+        ends = np.frombuffer(ends_buffer, width, size + 1, array.offset * width.itemsize)
+        length = (ends[1:] - ends[:-1]).astype(np.int32, copy=False)
         if array.null_count:
             length[array.is_null().to_numpy(zero_copy_only=False)] = NULL_LENGTH
         buffer = np.frombuffer(data, np.uint8) if data is not None and data.size else np.empty(0, np.uint8)
-        return cls(buffer, ends[:-1], length)
+        return cls(buffer, ends[:-1].astype(np.int64), length)
 
     def __len__(self) -> int:
         return len(self.length)

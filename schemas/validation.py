@@ -151,7 +151,7 @@ class _Validation:
         _add(problems, found)
         _add(problems, self._find_future(ts, block.message))
         versions = history.index_in_force(ts)
-        present: list[int] = np.unique(versions).tolist()
+        present: list[int] = [0] if len(history.versions) == 1 else np.unique(versions).tolist()
         parts: list[EventColumns] = []
         for version in present:
             published = history.versions[version]

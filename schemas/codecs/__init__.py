@@ -53,21 +53,20 @@ def decode_batch(batch: MessageBatch, skip: frozenset[int] = frozenset()) -> Ite
 
 def _decode_each(batch: MessageBatch, indices: Iterable[int]) -> Iterator[Block | Refusal]:
     """Decode messages of any encoding, or refuse them."""
-    texts: list[tuple[bytes, int]] = []
+    texts: list[int] = []
+    tables: list[int] = []
     for index in indices:
         value = batch.values[index]
         encoding = _choose(value, batch.headers.get(index, [])) if value else _EMPTY
         if isinstance(encoding, Problem):
             yield Refusal(index, 0, encoding, value or b"")
-        elif encoding == _JSON:
-            assert value is not None
-            texts.append((value, index))
         else:
-            assert value is not None
-            yield from decode_arrow(value, index)
+            (texts if encoding == _JSON else tables).append(index)
+    sent: list[bytes] = batch.values  # type: ignore[assignment]  # None was refused above
     for start in range(0, len(texts), _JSON_ROWS):
-        values, messages = zip(*texts[start : start + _JSON_ROWS], strict=True)
-        yield from decode_json(values, messages)
+        chosen = texts[start : start + _JSON_ROWS]
+        yield from decode_json([sent[index] for index in chosen], chosen)
+    yield from decode_arrow([sent[index] for index in tables], tables)
 
 
 def _choose(value: bytes, headers: list[tuple[str, bytes]]) -> str | Problem:
