@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.columns import EventColumns
+from schemas.texts import TextColumn
 from store.client import ClickHouse
 from store.event_reads import read_labelled, read_training_rows, read_window
 from store.maps import number_map, text_map
@@ -30,7 +31,7 @@ def event_rows(columns: EventColumns, topic: str, topic_id: str, partition: int)
     num_rows = columns.num_rows
     table: dict[str, pa.Array] = {
         "model": _constant(columns.model, num_rows),
-        "record_id": pa.array(columns.record_id, pa.string()),
+        "record_id": _texts(columns.record_id, num_rows),
         "ts": pa.array(columns.ts, pa.timestamp("ms", "UTC")),
         "model_version": _texts(columns.model_version, num_rows),
         "segment": text_map(columns.segment, num_rows),
@@ -62,13 +63,14 @@ def _constant(text: str, num_rows: int) -> pa.Array:
     return pa.repeat(pa.scalar(text, pa.string()), num_rows)
 
 
-def _texts(values: Sequence[str | None] | None, num_rows: int) -> pa.Array:
+def _texts(values: TextColumn | None, num_rows: int) -> pa.Array:
     if values is None:
         return _constant("", num_rows)
-    return pa.array(values, pa.string()).fill_null("")
+    return TextColumn(values.buffer, values.start, np.maximum(values.length, 0)).to_arrow(pa.string())
 
 
 def _numbers(values: npt.NDArray[np.float64] | None, num_rows: int) -> pa.Array:
     if values is None:
         return pa.nulls(num_rows, pa.float64())
-    return pa.array(values, pa.float64(), mask=np.isnan(values))
+    is_null = np.isnan(values)
+    return pa.array(values, pa.float64(), mask=is_null) if is_null.any() else pa.array(values)

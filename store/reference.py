@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from schemas.texts import TextColumn
 from store.client import ClickHouse
 from store.maps import number_columns, number_map, text_columns, text_map
 
@@ -65,7 +66,7 @@ def _rows(reference_hash: str, frame: pd.DataFrame, first: int) -> pa.Table:
         elif _is_number(frame[name]):
             numbers[name] = frame[name].to_numpy(np.float64, na_value=np.nan)
         else:
-            texts[name] = _texts(frame[name])
+            texts[name] = TextColumn.of(_texts(frame[name]))
     table = {
         "reference_hash": pa.repeat(pa.scalar(reference_hash, pa.string()), num_rows),
         "row_number": pa.array(np.arange(first, first + num_rows, dtype=np.uint32)),

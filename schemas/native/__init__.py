@@ -31,6 +31,12 @@ _KERNELS: dict[str, tuple[Any, list[Any]]] = {
     "gather_texts": (None, [_POINTER, _POINTER, _POINTER, _COUNT, _POINTER, _POINTER]),
     # buffer, start, length, n, ms: int64[n], fits: uint8[n]
     "read_instants": (None, [_POINTER, _POINTER, _POINTER, _COUNT, _POINTER, _POINTER]),
+    # columns, number of columns, n, counts: int64[columns]
+    "count_numbers": (None, [_POINTER, _COUNT, _COUNT, _POINTER]),
+    # columns, number of columns, n, names, name_ends, ends, keys, key_ends, items
+    "write_number_map": (None, [_POINTER, _COUNT, _COUNT] + [_POINTER] * 6),
+    # buffers, starts, lengths, number of columns, n, names, name_ends, ends, keys, key_ends, items, item_ends
+    "write_text_map": (None, [_POINTER] * 3 + [_COUNT] * 2 + [_POINTER] * 7),
     # array_bytes, kept_bytes
     "keep_freed_memory": (None, [_COUNT, _COUNT]),
     # job -> number of columns, or -1: no memory
