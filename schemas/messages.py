@@ -29,10 +29,13 @@ class MessageValues(Sequence[bytes | None]):
         """Put values into one buffer."""
         if isinstance(values, MessageValues):
             return values
-        length = np.fromiter((NULL_LENGTH if value is None else len(value) for value in values), np.int32, len(values))
-        end = np.cumsum(np.maximum(length, 0), dtype=np.int64)
-        sent = b"".join(values) if NULL_LENGTH not in length else b"".join(value or b"" for value in values)  # type: ignore[arg-type]
-        return cls(np.frombuffer(sent, np.uint8), end - np.maximum(length, 0), length)
+        sent = [value or b"" for value in values] if None in values else values
+        length = np.fromiter(map(len, sent), np.int32, len(sent))  # type: ignore[arg-type]  # there is no None left
+        start = np.cumsum(length, dtype=np.int64) - length
+        buffer = np.frombuffer(b"".join(sent), np.uint8)  # type: ignore[arg-type]
+        if sent is not values:
+            length[[value is None for value in values]] = NULL_LENGTH
+        return cls(buffer, start, length)
 
     def take(self, positions: npt.NDArray[np.int64]) -> MessageValues:
         """Give the values at these positions, in that order."""

@@ -23,6 +23,10 @@ NULL_LENGTH = -1
 
 _STRING_BYTES_MAX = 2**31 - 1
 
+# Buffers are joined as they are unless they hold so many times more bytes than the texts, and more than a few.
+_SPARSE = 2
+_SMALL_BYTES = 4_096
+
 # So few are decoded sooner one by one.
 _FEW = 32
 
@@ -152,14 +156,7 @@ class TextColumn(Sequence[str | None]):
         kind = pa.large_string() if kind is None else kind
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             return self.to_arrow().cast(kind)
-        length = np.ascontiguousarray(self.length)
-        ends = np.zeros(len(self) + 1, np.int64)
-        np.cumsum(np.maximum(length, 0), out=ends[1:])
-        data = np.empty(int(ends[-1]), np.uint8)
-        start = np.ascontiguousarray(self.start)
-        kernels.gather_texts(
-            address(self.buffer), address(start), address(length), len(self), address(ends), address(data)
-        )
+        data, ends = self._gather()
         is_null = self.is_null
         validity = pa.py_buffer(np.packbits(~is_null, bitorder="little")) if is_null.any() else None
         if pa.types.is_string(kind):
@@ -167,6 +164,22 @@ class TextColumn(Sequence[str | None]):
                 raise OverflowError("texts of over 2 GB do not fit into one array of strings")
             ends = ends.astype(np.int32)
         return pa.Array.from_buffers(kind, len(self), [validity, pa.py_buffer(ends), pa.py_buffer(data)])
+
+    def compact(self) -> TextColumn:
+        """Give the same texts in a buffer that has nothing else."""
+        data, ends = self._gather()
+        return TextColumn(data, ends[:-1], self.length)
+
+    def _gather(self) -> tuple[Bytes, Ints]:
+        """Put the texts one behind the other: the bytes, and where each begins and the last one ends."""
+        start, length = np.ascontiguousarray(self.start), np.ascontiguousarray(self.length)
+        ends = np.zeros(len(self) + 1, np.int64)
+        np.cumsum(np.maximum(length, 0), out=ends[1:])
+        data = np.empty(int(ends[-1]), np.uint8)
+        kernels.gather_texts(
+            address(self.buffer), address(start), address(length), len(self), address(ends), address(data)
+        )
+        return data, ends
 
     def factorize(self) -> tuple[npt.NDArray[np.int32], list[str]]:
         """Number the texts in the order of first appearance: int32[n], -1 where null, and the distinct texts."""
@@ -213,15 +226,14 @@ def no_texts(size: int) -> TextColumn:
 
 def _share_buffer(columns: Sequence[TextColumn]) -> tuple[Bytes, list[Ints]]:
     """Give one buffer that has the texts of all columns, and where they begin in it."""
-    places: dict[int, int] = {}
-    buffers: list[Bytes] = []
-    size = 0
-    for column in columns:
-        # Columns of one batch are slices of one buffer, which is copied once then, or not at all.
-        if id(column.buffer) not in places:
-            places[id(column.buffer)] = size
-            buffers.append(column.buffer)
-            size += len(column.buffer)
+    # Columns of one batch are slices of one buffer, which is not copied then.
+    buffers = {id(column.buffer): column.buffer for column in columns}
     if len(buffers) == 1:
-        return buffers[0], [column.start for column in columns]
-    return np.concatenate(buffers), [column.start + places[id(column.buffer)] for column in columns]
+        return columns[0].buffer, [column.start for column in columns]
+    num_bytes = sum(int(np.maximum(column.length, 0).sum(dtype=np.int64)) for column in columns)
+    if sum(map(len, buffers.values())) > _SPARSE * num_bytes + _SMALL_BYTES:
+        columns = [column.compact() for column in columns]
+        buffers = {id(column.buffer): column.buffer for column in columns}
+    sizes = np.cumsum([0, *map(len, buffers.values())])
+    places = dict(zip(buffers, sizes.tolist(), strict=False))
+    return np.concatenate(list(buffers.values())), [column.start + places[id(column.buffer)] for column in columns]

@@ -22,7 +22,7 @@ from schemas.values import Values
 
 # A block has at most as many cells: 13 bytes each, written only where events have such a column.
 _CELLS_MAX = 8_000_000
-_ROWS_MAX = 8_192
+_ROWS_MAX = 32_768
 _BYTES_MAX = 16_000_000
 # The kernel looks as far beyond a message's end; each is followed by a zero byte, which no JSON has.
 _PADDING = 128

@@ -45,6 +45,15 @@ def test_gaps_are_filled(pairs: list[tuple[str | None, str | None]]) -> None:
         assert TextColumn.of_arrow(arrow[1:]) == first[1:]
 
 
+def test_of_large_buffers_only_the_texts_are_joined() -> None:
+    large = TextColumn.of([f"{number:09d}" for number in range(2_000)])
+    few = large.take(np.array([7, 8]))
+    joined = join_texts([few, TextColumn.of(["x", None])])
+    assert joined == ["000000007", "000000008", "x", None]
+    assert len(joined.buffer) == 19
+    assert TextColumn(few.buffer, few.start, np.array([9, -1], np.int32)).fill_null("x") == ["000000007", "x"]
+
+
 def test_columns_of_one_buffer_are_joined_without_copying_it() -> None:
     column = TextColumn.of(["DE", None, "FR"])
     joined = join_texts([column[1:], column.take(np.array([0, 0]))])
