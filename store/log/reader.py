@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.connections import KafkaConnection
 from schemas.errors import Retryable
@@ -47,7 +47,7 @@ class TopicReader:
                 enable_partition_eof=True,
                 isolation_level="read_committed",
                 fetch_queue_backoff_ms=5,
-                fetch_wait_max_ms=50,
+                fetch_wait_max_ms=10,
             )
         )
 
@@ -60,9 +60,10 @@ class TopicReader:
         with self._lock:
             deadline_s = time.monotonic() + timeout_s
             try:
-                self._assign(timeout_s)
+                self._find_partitions(timeout_s)
                 ends = {p: self._end_of(p, deadline_s) for p in self._next}
-                return self._read(ends, deadline_s)
+                behind = {p: end for p, end in ends.items() if self._next[p] < end}
+                return self._read(behind, deadline_s) if behind else []
             except KafkaException as error:
                 raise Retryable(f"cannot read topic {self.topic}: {error.args[0].str()}") from error
 
@@ -78,14 +79,13 @@ class TopicReader:
         """Leave the broker."""
         self._consumer.close()
 
-    def _assign(self, timeout_s: float) -> None:
+    def _find_partitions(self, timeout_s: float) -> None:
         if self._next:
             return
         topic = self._consumer.list_topics(self.topic, timeout=timeout_s).topics.get(self.topic)
         if topic is None or topic.error is not None or not topic.partitions:
             raise Retryable(f"topic {self.topic} does not exist (yet); `driftloop topics apply` makes it")
         self._next = dict.fromkeys(topic.partitions, 0)
-        self._consumer.assign([TopicPartition(self.topic, p, OFFSET_BEGINNING) for p in topic.partitions])
 
     def _end_of(self, partition: int, deadline_s: float) -> int:
         place = TopicPartition(self.topic, partition)
@@ -101,7 +101,6 @@ class TopicReader:
                 time.sleep(0.05)
         if high < self._next[partition]:
             # The topic was deleted and made again.
-            self._consumer.seek(TopicPartition(self.topic, partition, OFFSET_BEGINNING))
             self._next[partition] = 0
         self._next[partition] = max(self._next[partition], low)
         return int(high)
@@ -109,26 +108,35 @@ class TopicReader:
     def _read(self, ends: dict[int, int], deadline_s: float) -> list[LogMessage]:
         before = dict(self._next)
         read: list[LogMessage] = []
-        while any(self._next[p] < end for p, end in ends.items()):
-            if time.monotonic() > deadline_s:
-                self._rewind(before)
-                raise Retryable(f"the end of topic {self.topic} was not reached in time")
-            for message in self._consumer.consume(_CHUNK, timeout=0.05):
-                error = message.error()
-                if error is None:
-                    read.append(_log_message(message))
-                    self._next[message.partition()] = message.offset() + 1
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    # Behind the last message there may be control records, or compacted ones.
-                    self._next[message.partition()] = max(self._next[message.partition()], message.offset())
-                elif not error.retriable():
-                    self._rewind(before)
-                    raise KafkaException(error)
+        # Only while there is something to read. A fetch that waits for news would keep later questions waiting behind
+        # it, since a broker answers one connection in order; and a dozen readers would ask for nothing all the time.
+        self._consumer.assign([TopicPartition(self.topic, p, self._next[p]) for p in ends])
+        try:
+            while any(self._next[p] < end for p, end in ends.items()):
+                if time.monotonic() > deadline_s:
+                    raise Retryable(f"the end of topic {self.topic} was not reached in time")
+                read += self._consume()
+        except BaseException:
+            self._next = before
+            raise
+        finally:
+            self._consumer.unassign()
         return read
 
-    def _rewind(self, to: dict[int, int]) -> None:
-        self._next = to
-        self._consumer.assign([TopicPartition(self.topic, p, offset) for p, offset in to.items()])
+    def _consume(self) -> list[LogMessage]:
+        """Take what has come, and note how far that is."""
+        read: list[LogMessage] = []
+        for message in self._consumer.consume(_CHUNK, timeout=0.05):
+            error = message.error()
+            if error is None:
+                read.append(_log_message(message))
+                self._next[message.partition()] = message.offset() + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                # Behind the last message there may be control records, or compacted ones.
+                self._next[message.partition()] = max(self._next[message.partition()], message.offset())
+            elif not error.retriable():
+                raise KafkaException(error)
+        return read
 
 
 def _log_message(message: Any) -> LogMessage:
