@@ -6,6 +6,7 @@ A worker that starts waits for this, so it is a few queries, whatever the number
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,19 @@ def load_partitions(
         return {}
     # The markers first: what they say is there by then.
     markers = {marker.place: marker for marker in read_markers(ch, job, sorted({place.topic for place in wanted}))}
-    summaries: dict[Place, list[SummaryRow]] = {place: [] for place in wanted}
-    for row in select_summaries(ch, _OF_PLACES, {"job": job, "places": _name_places(wanted)}):
-        summaries[row.place].append(row)
     below = {place: markers[place].next_ordinal for place in wanted if place in markers}
-    ids = _read_ids(ch, job, below, num_events_max)
+    with ThreadPoolExecutor(1) as other:
+        reading = other.submit(_read_summaries, ch, job, wanted)
+        ids = _read_ids(ch, job, below, num_events_max)
+        summaries = reading.result()
     return {place: StoredPartition(markers.get(place), summaries[place], ids.get(place, [])) for place in wanted}
+
+
+def _read_summaries(ch: ClickHouse, job: str, places: Iterable[Place]) -> dict[Place, list[SummaryRow]]:
+    summaries: dict[Place, list[SummaryRow]] = {place: [] for place in places}
+    for row in select_summaries(ch, _OF_PLACES, {"job": job, "places": _name_places(summaries)}):
+        summaries[row.place].append(row)
+    return summaries
 
 
 def _read_ids(ch: ClickHouse, job: str, below: Mapping[Place, int], num_events_max: int) -> dict[Place, list[IdBlock]]:

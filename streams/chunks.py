@@ -46,6 +46,9 @@ _MIRRORED = {
 
 # A partition whose chunk was just taken waits for the fetch under way, which waits this long for news of others.
 _FETCH_WAIT_MS = 100
+# While partitions are restored, questions about offsets wait behind it, and so does the first fetch from the new place:
+# a broker answers one connection in order.
+_RESTORING_WAIT_MS = 10
 
 # What a connection holds before it stops reading: a response of a few partitions.
 _READ_AHEAD_BYTES = 16 << 20
@@ -147,7 +150,7 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def _create_worker_consumer(self, transport: ChunkTransport) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"
-        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS
+        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS if transport.resume is None else _RESTORING_WAIT_MS
         return consumer
 
     async def on_start(self) -> None:
@@ -170,6 +173,11 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             return wake_up
 
         fetcher._proc_fetch_request = proc_fetch_request
+
+    def wait_for_news(self, wait_ms: int) -> None:
+        """From the next fetch on have the broker wait so long for something to send."""
+        if self._consumer is not None:
+            self._consumer._fetcher._fetch_max_wait_ms = wait_ms
 
     async def on_thread_stop(self) -> None:
         if self._consumer is not None and self._has_others():
@@ -302,6 +310,8 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super().on_partitions_revoked(revoked)  # the app's last chance to flush and commit
         self.forget(revoked)
+        if self.transport.resume is not None:
+            self._thread.wait_for_news(_RESTORING_WAIT_MS)
 
     async def seek_chunks(self, offsets: Mapping[TP, int]) -> None:
         """Read on from these offsets; chunks already delivered are recognised by their `start`."""
@@ -336,6 +346,8 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
                         await self.seek_chunks(offsets)
             except (TimeoutError, KafkaError) as error:  # the latter: revoked meanwhile, or the broker is away
                 self.log.warning("partitions are not restored yet: %r", error)
+            finally:
+                self._thread.wait_for_news(_FETCH_WAIT_MS)
 
 
 Resume = Callable[[set[TP]], Awaitable[dict[TP, int]]]

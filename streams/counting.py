@@ -46,6 +46,8 @@ Result = TypeVar("Result")
 # Fewer, and what a batch costs whatever its size would show; more, and its columns would not stay in the cache.
 _NUM_MESSAGES_MAX = 8_192
 _NUM_BYTES_MAX = 8 << 20
+# Of the first chunk after an assignment: others may have waited for it, and a flush follows its first part.
+_NUM_MESSAGES_FIRST = 1_024
 
 # Unflushed events over the flush interval is a hard cap on the rate: 4 M/s at 1 s. Each keeps up to 32 bytes.
 _NUM_UNFLUSHED_MAX = 4_000_000
@@ -143,17 +145,14 @@ class Counting:
         else:
             await self._count_chunk(tp, owned, chunk)
             owned.waiting.append(event)
-            if not owned.is_resumed:
-                # Others may have waited for this partition; they see that it goes on when this is durable.
-                owned.is_resumed = True
-                self._urgent.set()
 
     async def _count_chunk(self, tp: TP, owned: Owned, chunk: Chunk) -> None:
         partition = owned.partition
         if chunk.next_offset <= partition.next_offset:
             chunk.take()
             return
-        for part in await self._work_out(lambda: _read_parts(chunk, partition)):
+        num_messages_max = _NUM_MESSAGES_MAX if owned.is_resumed else _NUM_MESSAGES_FIRST
+        for part in await self._work_out(lambda: _read_parts(chunk, partition, num_messages_max)):
             delta = await self._count(owned, part)
             if delta is None or self._owned.get(tp) is not owned:
                 return
@@ -179,6 +178,10 @@ class Counting:
                     return None
                 await self._work_out(lambda: partition.remember(delta))
                 self._take_in(partition, delta, int(batch.offsets[-1]) + 1)
+                if not owned.is_resumed:
+                    # Others may have waited for this partition; they see that it goes on when this is durable.
+                    owned.is_resumed = True
+                    self._urgent.set()
         return delta if failure is None else await self._bisect(owned, batch, failure)
 
     def _compute(self, partition: Partition, batch: MessageBatch) -> tuple[Validated, Delta]:
@@ -399,7 +402,7 @@ class Counting:
                 for event in waiting:
                     event.ack()
             self._has_room.set()
-            if any(waiting for _, _, waiting in taken):
+            if any(snapshot.num_unflushed for _, snapshot, _ in taken):
                 self._is_underway.set()
 
     async def hand_over(self) -> None:
@@ -438,6 +441,6 @@ class Counting:
                 delay_s = min(_BACKOFF_S_MAX, 2 * delay_s)
 
 
-def _read_parts(chunk: Chunk, partition: Partition) -> list[MessageBatch]:
+def _read_parts(chunk: Chunk, partition: Partition, num_messages_max: int) -> list[MessageBatch]:
     batch = read_chunk(chunk, partition.place.topic_id, partition.next_offset)
-    return list(cut_batch(batch, _NUM_MESSAGES_MAX, _NUM_BYTES_MAX))
+    return list(cut_batch(batch, num_messages_max, _NUM_BYTES_MAX))

@@ -84,8 +84,8 @@ def produce(runtime: Runtime, numbers: range) -> None:
     producer = Producer(runtime.kafka)
     for number in numbers:
         event = {
-            "record_id": f"r{number}", "model": "m", "ts": START_MS + number, "model_version": "1", "score": 0.5,
-            "features": {"amount": 0.5, "country": "DE"},
+            "record_id": f"r{number}", "model": "m", "ts": START_MS + number, "score": 0.5,
+            "features": {"amount": 0.5, "country": "DE"}, **({"model_version": "1"} if number % 2 else {}),
         }  # fmt: skip
         producer.produce(runtime.topics("predictions"), event["record_id"], json.dumps(event).encode())
         producer.produce(runtime.topics("records"), event["record_id"], json.dumps(event).encode())
