@@ -173,6 +173,9 @@ def wait_for_store(connection: ClickHouseConnection, timeout_s: float) -> None:
             store.close()
 
 
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
 def _connect(connection: ClickHouseConnection) -> Any:
     address = urlsplit(connection.url)
     if address.scheme not in ("http", "https") or not address.hostname:
@@ -191,6 +194,8 @@ def _connect(connection: ClickHouseConnection) -> Any:
         settings=SETTINGS,
         # Naive times would be taken for local ones by the next who computes with them.
         tz_mode="aware",
+        # Over the loopback interface compressing takes longer than sending.
+        compress=address.hostname not in _LOOPBACK,
         # A session would serialise queries and could keep settings from one to the next.
         autogenerate_session_id=False,
         connect_timeout=_CONNECT_TIMEOUT_S,

@@ -9,10 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-
 from store.client import ClickHouse
-from store.summaries import IdBlock, Place, StoredPartition, SummaryRow, read_markers, select_summaries
+from store.summaries import IdBlock, Place, StoredPartition, SummaryRow, fill_gaps, read_markers, select_summaries
 
 # Identities read in one go: 64 MB with their numbers, twice while they are sorted out.
 _NUM_IDS_MAX = 4_000_000
@@ -83,18 +81,19 @@ def _read_group(
     table = ch.query_arrow(
         f"""
         SELECT place, model, model_version, toUnixTimestamp64Milli(window_start) AS start,
-               toUnixTimestamp64Milli(expires_at) AS expires, hashes, ordinals {_IDENTITIES}
+               toUnixTimestamp64Milli(expires_at) AS expires, hashes, gaps, first_ordinal {_IDENTITIES}
         """,
         parameters,
     )
     places = list(below)
     blocks: dict[Place, list[IdBlock]] = {place: [] for place in places}
-    hash_lists, ordinal_lists = (table[name].combine_chunks() for name in ("hashes", "ordinals"))
-    columns = [table[name].to_pylist() for name in ("place", "model", "model_version", "start", "expires")]
-    for index, (number, model, version, start, expires) in enumerate(zip(*columns, strict=True)):
+    hash_lists, gap_lists = (table[name].combine_chunks() for name in ("hashes", "gaps"))
+    names = ("place", "model", "model_version", "start", "expires", "first_ordinal")
+    columns = [table[name].to_pylist() for name in names]
+    for index, (number, model, version, start, expires, first) in enumerate(zip(*columns, strict=True)):
         place = places[number - 1]
         hashes = hash_lists[index].values.to_numpy(zero_copy_only=False)
-        ordinals = ordinal_lists[index].values.to_numpy(zero_copy_only=False).astype(np.int64)
+        ordinals = fill_gaps(first, gap_lists[index].values.to_numpy(zero_copy_only=False), len(hashes))
         known = ordinals < below[place]
         blocks[place].append(IdBlock(model, version, start, expires, hashes[known], ordinals[known]))
     return blocks

@@ -139,8 +139,8 @@ def insert_ids(ch: ClickHouse, job: str, placed: Sequence[tuple[Place, IdBlock]]
         "expires_at": pa.array([block.expires_at for block in blocks], _INSTANT),
         "first_ordinal": pa.array([int(block.ordinals[0]) for block in blocks], pa.uint64()),
         "last_ordinal": pa.array([int(block.ordinals[-1]) for block in blocks], pa.uint64()),
-        "hashes": _lists([block.hashes for block in blocks]),
-        "ordinals": _lists([block.ordinals.astype(np.uint64) for block in blocks]),
+        "hashes": _lists([block.hashes for block in blocks], pa.uint64()),
+        "gaps": _lists([find_gaps(block.ordinals) for block in blocks], pa.uint32()),
     }
     ch.insert_arrow("identities", pa.table(columns))
 
@@ -269,7 +269,22 @@ def _place_columns(job: str, places: Sequence[Place]) -> dict[str, pa.Array]:
     }
 
 
-def _lists(arrays: Sequence[npt.NDArray[np.uint64]]) -> pa.Array:
+def find_gaps(ordinals: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+    """Give how far each ordinal is from the one before; nothing at all where they are consecutive, as most are."""
+    if int(ordinals[-1]) - int(ordinals[0]) == len(ordinals) - 1:
+        return np.empty(0, np.uint32)
+    return np.diff(ordinals, prepend=ordinals[0]).astype(np.uint32)
+
+
+def fill_gaps(first: int, gaps: npt.NDArray[np.uint32], size: int) -> npt.NDArray[np.int64]:
+    """Undo `find_gaps`: give `size` ordinals."""
+    if not len(gaps):
+        return np.arange(first, first + size, dtype=np.int64)
+    ordinals: npt.NDArray[np.int64] = first + np.cumsum(gaps, dtype=np.int64)
+    return ordinals
+
+
+def _lists(arrays: Sequence[npt.NDArray[Any]], kind: pa.DataType) -> pa.Array:
     ends = np.cumsum([0, *(len(array) for array in arrays)])
-    joined = np.concatenate(arrays) if arrays else np.empty(0, np.uint64)
-    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(joined, pa.uint64()))
+    joined = np.concatenate(arrays) if arrays else np.empty(0)
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(joined, kind))

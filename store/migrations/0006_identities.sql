@@ -19,7 +19,8 @@ CREATE TABLE IF NOT EXISTS identities
     first_ordinal UInt64,
     last_ordinal UInt64,
     hashes Array(UInt64) CODEC(NONE),
-    ordinals Array(UInt64) CODEC(Delta, ZSTD(1))
+    -- How far the number of each is from the one before; empty where they are consecutive.
+    gaps Array(UInt32) CODEC(ZSTD(1))
 )
 ENGINE = MergeTree
 ORDER BY (job, topic, topic_id, partition, model, model_version, window_start);
