@@ -137,7 +137,11 @@ def test_a_sample_is_the_same_for_everyone(ch: ClickHouse) -> None:
 
 def test_segments_are_what_was_sent_else_the_feature(ch: ClickHouse) -> None:
     events = _records(
-        "segments", ["a", "b", "c", "d"], [START_MS] * 4, [1, 2, 3, 4], segment={"country": ["C1", "XX", None, None]}
+        "segments",
+        ["a", "b", "c", "d"],
+        [START_MS] * 4,
+        [1, 2, 3, 4],
+        segment={"country": TextColumn.of(["C1", "XX", None, None])},
     )
     insert_events(ch, events, "records", TOPIC_ID, 0)
 
