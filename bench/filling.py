@@ -25,13 +25,19 @@ NUM_PER_CALL = 5_000
 # What the producer holds at most, so that a long fill stays small.
 _QUEUE_KB = 200_000
 _DIGITS = 10
+# The most that brokers allow.
+_HELD_MS_MAX = 900_000
 
 
 class Fill:
-    """Sends messages to the partitions in turn; leaving the block waits until all of them are in the log."""
+    """Sends messages to the partitions in turn; leaving the block waits until all of them are in the log.
 
-    def __init__(self, runtime: Runtime, topic: str) -> None:
+    What is held is not seen by anyone who reads committed messages only before `release`: one transaction.
+    """
+
+    def __init__(self, runtime: Runtime, topic: str, *, is_held: bool = False) -> None:
         self._topic = topic
+        self._is_held = is_held
         self._num_partitions = runtime.num_partitions
         self._next_partition = 0
         self._errors: list[str] = []
@@ -45,19 +51,32 @@ class Fill:
                 compression_type="none",
                 queue_buffering_max_kbytes=_QUEUE_KB,
                 queue_buffering_max_messages=1_000_000,
+                **({"transactional_id": f"fill-{topic}", "transaction_timeout_ms": _HELD_MS_MAX} if is_held else {}),
             )
         )
 
     def __enter__(self) -> Fill:
+        if self._is_held:
+            self._producer.init_transactions(TIMEOUT_S)
+            self._producer.begin_transaction()
         return self
 
     def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
         if failure is not None:
             self._producer.purge()
-        elif undelivered := self._producer.flush(TIMEOUT_S):
+        else:
+            self.flush()
+
+    def flush(self) -> None:
+        """Wait until everything sent is in the log; RuntimeError when something cannot be."""
+        if undelivered := self._producer.flush(TIMEOUT_S):
             raise TimeoutError(f"{undelivered} messages were not delivered within {TIMEOUT_S:.0f} s")
         if self._errors:
             raise RuntimeError(f"{len(self._errors)} messages were not delivered, the first: {self._errors[0]}")
+
+    def release(self) -> None:
+        """Let all that was sent be seen at once."""
+        self._producer.commit_transaction(TIMEOUT_S)
 
     def send_many(self, values: Sequence[bytes]) -> None:
         """Send messages without headers to one partition."""
@@ -95,20 +114,18 @@ class Fill:
             self._errors.append(error.str())
 
 
-def fill_json(runtime: Runtime, num_events: int, start_ms: int, span_ms: int) -> None:
-    """Put JSON predictions on their topic, evenly spread over [start, start + span)."""
+def fill_json(fill: Fill, num_events: int, start_ms: int, span_ms: int) -> None:
+    """Send JSON predictions, evenly spread over [start, start + span)."""
     events = JsonEvents()
-    with Fill(runtime, runtime.topics("predictions")) as fill:
-        for first in range(0, num_events, NUM_PER_CALL):
-            numbers = range(first, min(num_events, first + NUM_PER_CALL))
-            fill.send_many([events.make(number, start_ms + number * span_ms // num_events) for number in numbers])
+    for first in range(0, num_events, NUM_PER_CALL):
+        numbers = range(first, min(num_events, first + NUM_PER_CALL))
+        fill.send_many([events.make(number, start_ms + number * span_ms // num_events) for number in numbers])
 
 
-def fill_arrow(runtime: Runtime, num_events: int, start_ms: int, span_ms: int) -> None:
-    """Put the same predictions there as Arrow streams of NUM_ARROW_ROWS rows."""
-    with Fill(runtime, runtime.topics("predictions")) as fill:
-        for value in make_arrow_values(num_events, start_ms, span_ms):
-            fill.send(value, ARROW_HEADERS)
+def fill_arrow(fill: Fill, num_events: int, start_ms: int, span_ms: int) -> None:
+    """Send the same predictions as Arrow streams of NUM_ARROW_ROWS rows."""
+    for value in make_arrow_values(num_events, start_ms, span_ms):
+        fill.send(value, ARROW_HEADERS)
 
 
 def make_arrow_values(num_events: int, start_ms: int, span_ms: int) -> Iterator[bytes]:

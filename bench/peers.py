@@ -63,7 +63,7 @@ def measure_validation(runtime: Runtime, headers: Any) -> float:
     """Give the events a second of the one validation, in this process, on one core."""
     specs = SpecFollower(runtime.kafka, runtime.topics)
     specs.refresh()
-    values = read_values(runtime, NUM_VALIDATED_BYTES)
+    values = read_values(runtime, NUM_VALIDATED_BYTES, headers)
     size = max(1, len(values) // NUM_BATCHES)
     started_s, num_events = 0.0, 0
     for number, first in enumerate(range(0, len(values), size)):
@@ -79,8 +79,8 @@ def measure_validation(runtime: Runtime, headers: Any) -> float:
     return num_events / elapsed_s
 
 
-def read_values(runtime: Runtime, num_bytes: int) -> list[bytes]:
-    """Give the first messages of the first partition, about so many bytes."""
+def read_values(runtime: Runtime, num_bytes: int, headers: Any) -> list[bytes]:
+    """Give the first messages with these headers of the first partition, about so many bytes."""
     consumer = Consumer(runtime.kafka.librdkafka(group_id="bare", enable_auto_commit=False))
     consumer.assign([TopicPartition(runtime.topics("predictions"), 0, OFFSET_BEGINNING)])
     values: list[bytes] = []
@@ -89,7 +89,8 @@ def read_values(runtime: Runtime, num_bytes: int) -> list[bytes]:
         while sum(map(len, values)) < num_bytes:
             if time.monotonic() > deadline_s:
                 raise TimeoutError("the topic is too short")
-            values += [message.value() for message in consumer.consume(1_000, timeout=0.1) if not message.error()]
+            taken = [message for message in consumer.consume(1_000, timeout=0.1) if not message.error()]
+            values += [message.value() for message in taken if message.headers() == headers]
         return values
     finally:
         consumer.close()

@@ -50,6 +50,12 @@ def list_tree(pid: int) -> list[int]:
     return tree
 
 
+def is_running(pid: int) -> bool:
+    """Whether any thread of a process has, or waits for, a processor at this moment."""
+    states = [task.read_text().rpartition(")")[2].split()[0] for task in (_PROC / str(pid) / "task").glob("*/stat")]
+    return "R" in states
+
+
 def _read_mib(text: str, name: str) -> float:
     found = re.search(rf"^{name}:\s*(\d+) kB$", text, re.MULTILINE)
     return int(found.group(1)) / 1024 if found else 0.0

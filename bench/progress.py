@@ -6,11 +6,11 @@ What is below stage 1's marker is validated, deduplicated, counted and durable; 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.processes import read_cpu_s
-from bench.surroundings import Role, wait_until
+from bench.surroundings import Role, Servers, wait_until
 from schemas.connections import Runtime
 from schemas.topics import MONITOR
 from store.client import ClickHouse
@@ -19,16 +19,16 @@ from store.summaries import read_markers
 
 # Markers come about once a second, so a sample is at most this late; asking costs the machine 5 ms.
 _SAMPLE_S = 0.2
-_NUM_STEPS_MIN = 4
+_NUM_STEPS_MIN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The sum of a role's markers at an instant (time.perf_counter), and its processor time so far."""
+    """The sum of a role's markers at an instant (time.perf_counter), and the processor time of each process so far."""
 
     at_s: float
     reached: int
-    cpu_s: float
+    cpu_s: Mapping[int, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,14 @@ class Pace:
 
 
 class Progress:
-    """Samples one marker until it has reached `end`; processor time is that of all `roles` together."""
+    """Samples the marker of some workers of one role from now on, until it has reached `end`."""
 
-    def __init__(self, read: Callable[[], int], end: int, roles: Sequence[Role]) -> None:
+    def __init__(self, read: Callable[[], int], end: int, workers: Sequence[int], others: Mapping[str, int]) -> None:
+        """`workers` are their processes, `others` those whose processor time is of interest too."""
         self._read = read
         self._end = end
-        self._roles = roles
+        self._workers = workers
+        self._others = others
         self.steps: list[Step] = []
 
     def is_done(self) -> bool:
@@ -55,27 +57,35 @@ class Progress:
             return True
         reached = self._read()
         if not self.steps or reached > self.steps[-1].reached:
-            cpu_s = sum(read_cpu_s(role.pid) for role in self._roles)
-            self.steps.append(Step(time.perf_counter(), reached, cpu_s))
+            pids = [*self._workers, *self._others.values()]
+            self.steps.append(Step(time.perf_counter(), reached, {pid: read_cpu_s(pid) for pid in pids}))
         return False
+
+    @property
+    def elapsed_s(self) -> float:
+        """How long all of it took, the tick of the markers included."""
+        return self.steps[-1].at_s - self.steps[0].at_s
 
     @property
     def steady_s(self) -> float:
         """How long every second was a full one: without the first one, and the last, in which reading ended; or 0."""
-        grown = self._list_grown()
-        return grown[-2].at_s - grown[0].at_s if len(grown) >= _NUM_STEPS_MIN else 0.0
+        return self.steps[-2].at_s - self.steps[1].at_s if len(self.steps) >= _NUM_STEPS_MIN else 0.0
 
     def measure(self) -> Pace:
-        """Give the pace of the steady part; where there was none that of all, in the worst case with the start."""
-        grown = self._list_grown()
-        begin, end = (
-            (grown[0], grown[-2]) if self.steady_s else (grown[0] if len(grown) > 1 else self.steps[0], grown[-1])
-        )
+        """Give the pace of the steady part, or where there was none of all."""
+        begin, end = self._find_part()
         num, elapsed_s = end.reached - begin.reached, end.at_s - begin.at_s
-        return Pace(num / elapsed_s, (end.cpu_s - begin.cpu_s) / num, elapsed_s)
+        cpu_s = sum(end.cpu_s[pid] - begin.cpu_s[pid] for pid in self._workers)
+        return Pace(num / elapsed_s, cpu_s / num, elapsed_s)
 
-    def _list_grown(self) -> list[Step]:
-        return [step for step in self.steps if step.reached]
+    def measure_cores(self) -> dict[str, float]:
+        """Give how many cores each process kept busy meanwhile."""
+        begin, end = self._find_part()
+        pids = {f"worker {number}": pid for number, pid in enumerate(self._workers, 1)} | dict(self._others)
+        return {name: (end.cpu_s[pid] - begin.cpu_s[pid]) / (end.at_s - begin.at_s) for name, pid in pids.items()}
+
+    def _find_part(self) -> tuple[Step, Step]:
+        return (self.steps[1], self.steps[-2]) if self.steady_s else (self.steps[0], self.steps[-1])
 
 
 class Markers:
@@ -98,12 +108,16 @@ class Markers:
         self._store.close()
 
 
-def watch(runtime: Runtime, roles: Sequence[Role], num_messages: int, timeout_s: float) -> dict[str, Progress]:
-    """Wait until every role has taken all messages, all of which are on the topic; give what was sampled, by name."""
+def watch(
+    servers: Servers, runtime: Runtime, roles: Sequence[Role], num_messages: int, timeout_s: float
+) -> dict[str, Progress]:
+    """Wait until every role has taken all messages, which are on the topic now; give what was sampled, by name."""
     markers = Markers(runtime)
     reads = {"monitor": markers.read_monitor, "sink": markers.read_sink}
-    names = dict.fromkeys(role.name for role in roles)
-    progress = {name: Progress(reads[name], num_messages, [r for r in roles if r.name == name]) for name in names}
+    workers: dict[str, list[int]] = {}
+    for role in roles:
+        workers.setdefault(role.name, []).append(role.pid)
+    progress = {name: Progress(reads[name], num_messages, pids, servers.pids) for name, pids in workers.items()}
     try:
         # Summed, since `all` would stop looking at the first that is not done.
         wait_until(

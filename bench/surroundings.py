@@ -21,8 +21,6 @@ from bench.kafka import run_kafka
 from driftloop.settings import format_clickhouse_url, read_settings
 from driftloop.stack import Stack
 from schemas.connections import Runtime, TopicNames
-from store.client import ClickHouse
-from store.migrations import migrate
 
 STOP_TIMEOUT_S = 15.0
 POLL_S = 0.02
@@ -74,29 +72,16 @@ def separate(runtime: Runtime, name: str) -> Runtime:
     )
 
 
-def empty(runtime: Runtime, name: str) -> Runtime:
-    """Give the same topics with a database of this name that knows the references only: all is counted anew."""
-    known = runtime.clickhouse.database
-    renewed = replace(runtime, clickhouse=replace(runtime.clickhouse, database=f"bench_{name}"))
-    store = ClickHouse(renewed.clickhouse)
-    try:
-        migrate(store)
-        for table in ("reference_rows", "specs"):
-            store.command(f"INSERT INTO {table} SELECT * FROM {known}.{table}")
-    finally:
-        store.close()
-    return renewed
-
-
 class Role:
     """One role as `driftloop up` runs it, but never restarted; its output is in `log_path`.
 
-    `worker` is its name among several of the same role.
+    `worker` is its name among several of the same role (`NAME-0` if it is the only one).
     """
 
     def __init__(self, runtime: Runtime, name: str, worker: str = "") -> None:
         self.name = name
-        self.log_path = Path(runtime.data) / f"{runtime.topics(worker or name)}.log"
+        worker = worker or f"{name}-0"
+        self.log_path = Path(runtime.data) / f"{runtime.topics(worker)}.log"
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DRIFTLOOP_")}
         environment |= {
             "DRIFTLOOP_DATA": runtime.data,
@@ -108,7 +93,7 @@ class Role:
         }
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "driftloop.roles", name, *(["--worker", worker] if worker else [])],
+                [sys.executable, "-m", "driftloop.roles", name, "--worker", worker],
                 stdout=log,
                 stderr=log,
                 env=environment,
@@ -138,22 +123,11 @@ class Role:
 
 @contextmanager
 def run_roles(runtime: Runtime, *names: str) -> Iterator[list[Role]]:
-    """Run these roles; they are stopped afterwards."""
+    """Run these roles, several workers of one where it is named several times; they are stopped afterwards."""
     with ExitStack() as stack:
-        roles = []
-        for name in names:
-            roles.append(Role(runtime, name))
-            stack.callback(roles[-1].stop)
-        yield roles
-
-
-@contextmanager
-def run_workers(runtime: Runtime, name: str, num_workers: int) -> Iterator[list[Role]]:
-    """Run several workers of one role; they are stopped afterwards."""
-    with ExitStack() as stack:
-        roles = []
-        for number in range(num_workers):
-            roles.append(Role(runtime, name, f"{name}-{number}"))
+        roles: list[Role] = []
+        for index, name in enumerate(names):
+            roles.append(Role(runtime, name, f"{name}-{names[:index].count(name)}"))
             stack.callback(roles[-1].stop)
         yield roles
 
