@@ -324,8 +324,8 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         await super().perform_seek()
         await self.restore()
 
-    async def restore(self) -> None:
-        """Go to the app's own offsets.
+    async def restore(self, unless: Callable[[], bool] = lambda: False) -> None:
+        """Go to the app's own offsets; not if `unless` says that another call, which this one waited for, has done so.
 
         Gives up at a third of broker_request_timeout: when perform_seek takes longer than that, Faust's recovery
         service ends without a word and the worker idles for ever. The flow resumes, and the agent asks again when it
@@ -334,6 +334,8 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         if self.transport.resume is None:
             return
         async with self._seek_lock:
+            if unless():
+                return
             try:
                 async with asyncio.timeout(self.app.conf.broker_request_timeout / 3):
                     generation: object = object()

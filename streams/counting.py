@@ -106,7 +106,6 @@ class Counting:
         self._counters = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="count")
         self._lanes = Lanes(self._take, self.fail)
         self._flush_lock = asyncio.Lock()
-        self._restore_lock = asyncio.Lock()
         self._specs_lock = asyncio.Lock()
         self._topics_lock = asyncio.Lock()
         self._urgent = asyncio.Event()
@@ -136,9 +135,7 @@ class Counting:
             chunk.void()
             if event.message.generation_id == self._app.consumer_generation_id:
                 await asyncio.sleep(0.1)
-                async with self._restore_lock:
-                    if tp not in self._owned:
-                        await self._app.consumer.restore()
+                await self._app.consumer.restore(unless=lambda: tp in self._owned)
         elif chunk.start > owned.partition.next_offset:
             chunk.void()
             await self._close_gap(tp, owned)
