@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from schemas.events import DeadLetter
+from store.client import ClickHouse
+from store.markers import Place
 
 _TEXTS = ("model", "reason", "message", "raw", "raw_encoding", "path", "stage", "topic", "topic_id")
 
@@ -21,3 +23,21 @@ def dead_letter_rows(letters: Sequence[DeadLetter]) -> pa.Table:
             "row": pa.array([letter.row for letter in letters], pa.uint32()),
         }
     )
+
+
+def read_late_ends(ch: ClickHouse, topic: str, model: str | None = None) -> dict[str, dict[Place, int]]:
+    """Return, of one model or all that have any, the offset behind the last event of each partition that was too late."""
+    rows = ch.query(
+        """
+        SELECT model, topic_id, partition, max(offset) + 1
+        FROM dead_letters
+        WHERE topic = {topic:String} AND reason = 'too_late' AND ({model:String} = '' OR model = {model:String})
+        GROUP BY model, topic_id, partition
+        SETTINGS final = 0
+        """,
+        {"topic": topic, "model": model or ""},
+    )
+    ends: dict[str, dict[Place, int]] = {}
+    for name, topic_id, partition, end in rows:
+        ends.setdefault(name, {})[topic, str(topic_id), int(partition)] = int(end)
+    return ends

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from schemas.clock import Clock
 from schemas.spec import ModelHistory, PublishedSpec
 from store.client import ClickHouse
+from store.dead_letters import read_late_ends
+from store.markers import Place, read_sink_markers
 from store.summaries import Marker, WindowStamp, read_markers, read_stamps
 from store.windows import (
     LabelCount,
@@ -33,11 +35,13 @@ _LATEST_MS = 253_402_300_799_000
 class LabelHint:
     """Up to when (the store's clock) labels were dealt with, and when (monotonic) that was seen first.
 
-    It saves reading all labels each time, and is lost without harm.
+    And up to which places (`late_ends`) predictions that came too late: no summary tells of them, but they are stored,
+    and count with the labels as any other. It saves reading all labels each time, and is lost without harm.
     """
 
     label_at: int | None = None
     seen_s: float = 0.0
+    late_ends: Mapping[Place, int] = field(default_factory=dict)
 
     def is_recent(self, now_s: float) -> bool:
         """Say whether labels came lately, so that more may come, or appear, at any moment."""
@@ -52,7 +56,7 @@ class Found:
     stamps: Mapping[int, list[WindowStamp]]
     measured: Mapping[tuple[int, int], MeasuredWindow]
     counts: Mapping[int, list[LabelCount]]
-    label_at: int | None
+    hint: LabelHint
 
     @property
     def starts(self) -> list[int]:
@@ -64,16 +68,22 @@ class WorkFinder:
     """Asks the store; safe for several threads."""
 
     def __init__(
-        self, ch: ClickHouse, job: str, partitions: Callable[[], Mapping[tuple[str, str], int]], clock: Clock
+        self,
+        ch: ClickHouse,
+        job: str,
+        predictions_topic: str,
+        partitions: Callable[[], Mapping[tuple[str, str], int]],
+        clock: Clock,
     ) -> None:
         """`partitions` gives the present topics' sizes by (topic, topic_id)."""
         self._ch = ch
         self._job = job
+        self._predictions_topic = predictions_topic
         self._partitions = partitions
         self._clock = clock
 
     def find(self, history: ModelHistory, hint: LabelHint) -> Found:
-        """Return what is to be done now; `hint` says which labels were dealt with."""
+        """Return what is to be done now; `hint` says which labels were dealt with, the one found what it is then."""
         model = history.latest.model
         sizes = self._partitions()
         # Before the summaries: what is flushed in between looks unconfirmed, and is asked for again.
@@ -101,30 +111,34 @@ class WorkFinder:
                 )
             )
         dirty = select_dirty(states, find_model_horizon(history, markers, sizes))
-        counts, label_at = self._find_labels(history, measured, hint)
-        return Found(dirty, stamps, measured, counts, label_at)
+        counts, hint = self._find_labels(history, measured, hint)
+        return Found(dirty, stamps, measured, counts, hint)
 
     def _find_labels(
         self, history: ModelHistory, measured: Mapping[tuple[int, int], MeasuredWindow], hint: LabelHint
-    ) -> tuple[dict[int, list[LabelCount]], int | None]:
+    ) -> tuple[dict[int, list[LabelCount]], LabelHint]:
         """Return, of measured windows, the versions whose predictions and labels exceed their last measurement.
 
-        And when (the store's clock) the newest label was stored that was looked at.
+        And what is then dealt with.
         """
         model = history.latest.model
         last_at = read_last_label_at(self._ch, model)
         if last_at is None or not measured:
-            return {}, None
-        if last_at == hint.label_at and not hint.is_recent(self._clock.monotonic_s()):
-            return {}, last_at
-        since = None if hint.label_at is None else hint.label_at - LABEL_OVERLAP_MS
+            return {}, LabelHint()
+        found_ends = find_late_ends(self._ch, self._predictions_topic, self._partitions(), model)
+        late_ends = found_ends.get(model, hint.late_ends)
+        is_old = late_ends == hint.late_ends
+        if is_old and last_at == hint.label_at and not hint.is_recent(self._clock.monotonic_s()):
+            return {}, hint
+        since = None if hint.label_at is None or not is_old else hint.label_at - LABEL_OVERLAP_MS
         found: dict[int, list[LabelCount]] = {}
         for published, start, end in split_time(history):
             windows = published.spec.windows
             counts = read_label_counts(self._ch, model, windows.size_ms, windows.origin_ms, start, end, since)
             for count in self.select_counts(published, counts, measured):
                 found.setdefault(count.window_start, []).append(count)
-        return found, last_at
+        seen_s = hint.seen_s if last_at == hint.label_at else self._clock.monotonic_s()
+        return found, LabelHint(last_at, seen_s, late_ends)
 
     def select_counts(
         self,
@@ -172,6 +186,19 @@ def find_model_horizon(
         for each in markers
     ]
     return find_horizon(partitions, sizes, latest.published_at, latest.spec.windows.idle_ms)
+
+
+def find_late_ends(
+    ch: ClickHouse, predictions_topic: str, present: Container[tuple[str, str]], model: str | None = None
+) -> dict[str, Mapping[Place, int]]:
+    """Return up to where predictions came too late, of those models (or the one) all of whose late ones are stored."""
+    found = read_late_ends(ch, predictions_topic, model)
+    stored = read_sink_markers(ch, [predictions_topic]) if found else {}
+    return {
+        name: ends
+        for name, ends in found.items()
+        if all(stored.get(place, 0) >= end for place, end in ends.items() if place[:2] in present)
+    }
 
 
 def split_time(history: ModelHistory) -> list[tuple[PublishedSpec, int, int]]:

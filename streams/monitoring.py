@@ -87,7 +87,7 @@ class Monitor:
         self._partitions = partitions
         self._clock = clock
         self._stop = stop
-        self._finder = WorkFinder(ch, job, partitions, clock)
+        self._finder = WorkFinder(ch, job, topic_of["predictions"], partitions, clock)
         self._seen: dict[str, _Seen] = {}
 
     def look(self, history: ModelHistory) -> Pace:
@@ -97,6 +97,18 @@ class Monitor:
         should come soon. Raises `Retryable` when something outside is away; the next look goes on.
         """
         seen = self._seen.setdefault(history.latest.model, _Seen())
+        try:
+            return self._look(history, seen)
+        except BaseException:
+            # A window may be measured, and its labels not: nothing but the labels says so, however old they are.
+            seen.labels = LabelHint()
+            raise
+
+    def forget(self, model: str) -> None:
+        """Drop what is remembered of a model; the next look asks the store for everything."""
+        self._seen.pop(model, None)
+
+    def _look(self, history: ModelHistory, seen: _Seen) -> Pace:
         for _ in range(_NUM_ROUNDS):
             found = self._finder.find(history, seen.labels)
             newest = max((start for start, _ in found.measured), default=None)
@@ -114,8 +126,7 @@ class Monitor:
                 self._judge.judge(history, newest)
                 seen.is_judged = True
             # Only now: labels whose windows were not reached are to be found again.
-            if found.label_at != seen.labels.label_at:
-                seen.labels = LabelHint(found.label_at, self._clock.monotonic_s())
+            seen.labels = found.hint
             if not found.starts:
                 return "waiting" if seen.labels.is_recent(self._clock.monotonic_s()) else "idle"
         return "waiting"

@@ -154,6 +154,7 @@ class _Followers:
 
     async def _follow(self, workbench: Workbench, model: str) -> None:
         wake = self._wakes[model]
+        workbench.take_over(model)
         pause_s: float | None = None
         while True:
             with suppress(TimeoutError):

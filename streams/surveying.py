@@ -11,35 +11,52 @@ from collections.abc import Callable, Mapping
 
 from schemas.spec import ModelHistory
 from store.client import ClickHouse
+from store.markers import Place
 from store.judgements import read_unjudged
 from store.summaries import read_markers
 from store.windows import read_last_labels_at, read_unmeasured
-from streams.finding import find_model_horizon
+from streams.finding import find_late_ends, find_model_horizon
 from streams.logic.windows import is_in_force
 
 
 class Surveyor:
     """Asks the store; for one thread. What it remembers saves looks, and is lost without harm."""
 
-    def __init__(self, ch: ClickHouse, job: str, partitions: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+    def __init__(
+        self,
+        ch: ClickHouse,
+        job: str,
+        predictions_topic: str,
+        partitions: Callable[[], Mapping[tuple[str, str], int]],
+    ) -> None:
         """`partitions` gives the present topics' sizes by (topic, topic_id)."""
         self._ch = ch
         self._job = job
+        self._predictions_topic = predictions_topic
         self._partitions = partitions
         self._known: dict[str, ModelHistory] = {}
         self._labels_at: dict[str, int] = {}
+        self._late_ends: dict[str, Mapping[Place, int]] = {}
 
     def find(self, histories: Mapping[str, ModelHistory]) -> set[str]:
         """Return those of the models with a complete window that is not measured as far as it is counted, with new
-        labels, with another spec than before, and of those that were not among them before what is not judged yet.
+        labels or predictions that came too late for anything but those, with another spec than before, and of those
+        that were not among them before what is not judged yet.
         """
         found = {model for model, history in histories.items() if self._known.get(model, history) is not history}
         if histories.keys() - self._known.keys():
             found |= read_unjudged(self._ch) - self._known.keys()
         labels_at = read_last_labels_at(self._ch)
         found |= {model for model, at in labels_at.items() if self._labels_at.get(model) != at}
+        late_ends = find_late_ends(self._ch, self._predictions_topic, self._partitions())
+        found |= {model for model, ends in late_ends.items() if self._late_ends.get(model) != ends}
         found |= self._find_unmeasured(histories)
-        self._known, self._labels_at = dict(histories), labels_at
+        # Of models that are others' by now nothing is kept: they may come back with something left undone.
+        self._known = dict(histories)
+        self._labels_at = {model: at for model, at in labels_at.items() if model in histories}
+        self._late_ends = {
+            model: ends for model, ends in (self._late_ends | late_ends).items() if model in histories
+        }
         return found & histories.keys()
 
     def _find_unmeasured(self, histories: Mapping[str, ModelHistory]) -> set[str]:

@@ -54,7 +54,7 @@ class Workbench:
             clock,
             stop,
         )
-        self._surveyor = Surveyor(self._ch, job, self._list_partitions)
+        self._surveyor = Surveyor(self._ch, job, runtime.topics("predictions"), self._list_partitions)
 
     def list_models(self) -> dict[str, int]:
         """Return the models that are declared now, each with the partition of `progress` that its messages go to."""
@@ -69,6 +69,10 @@ class Workbench:
             self._specs.refresh(_TIMEOUT_S)
             known = {model: self._specs.catalogue.get(model) for model in models}
         return self._surveyor.find({model: history for model, history in known.items() if history is not None})
+
+    def take_over(self, model: str) -> None:
+        """Know nothing of a model from before: another worker may have left something undone meanwhile."""
+        self._monitor.forget(model)
 
     def look(self, model: str) -> Pace:
         """Look after a model once, knowing the newest specs and roles."""

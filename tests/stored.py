@@ -12,12 +12,14 @@ import numpy as np
 from schemas.clock import SystemClock
 from schemas.columns import EventColumns, Kind
 from schemas.connections import ClickHouseConnection
+from schemas.errors import Retryable
 from schemas.events import RoleMap
 from schemas.messages import MessageBatch
 from schemas.spec import Catalogue, ModelHistory, PublishedSpec
 from schemas.topics import WATERMARK_HEADER
 from schemas.validation import validate
 from store.client import ClickHouse
+from store.dead_letters import dead_letter_rows
 from store.events import insert_events
 from store.markers import write_sink_markers
 from store.summaries import Place, StoredPartition, insert_ids, insert_markers, insert_summaries
@@ -50,11 +52,17 @@ class StoredRoles:
 
 @dataclass
 class SentEvents:
-    """What was sent, by topic, in order."""
+    """What was sent, by topic, in order; after `num_until_away` times the log is away once."""
 
     events: dict[str, list[msgspec.Struct]] = field(default_factory=dict)
+    num_until_away: int | None = None
 
     def send(self, topic: str, events: Sequence[msgspec.Struct], model: str) -> None:
+        if self.num_until_away == 0:
+            self.num_until_away = None
+            raise Retryable("the log is away")
+        if self.num_until_away is not None:
+            self.num_until_away -= 1
         self.events.setdefault(topic, []).extend(events)
 
 
@@ -109,6 +117,7 @@ class StoredStream:
         taken = state.snapshot()
         insert_ids(self._ch, JOB, [(taken.place, block) for block in taken.ids])
         insert_summaries(self._ch, JOB, taken.rows())
+        self._ch.insert_arrow("dead_letters", dead_letter_rows(taken.dead))
         insert_markers(self._ch, JOB, [taken.marker])
         state.confirm(taken)
 

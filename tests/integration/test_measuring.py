@@ -24,6 +24,7 @@ from store.client import ClickHouse
 from store.detectors import DetectorKey, read_last_state
 from store.migrations import migrate
 from store.reference import insert_reference
+from streams import finding
 from streams.processes import ProcessPool
 from streams.state import StateStore
 from tests import truth
@@ -305,6 +306,57 @@ def test_partial_labels_decide_nothing_until_enough_have_come(open_world: Any) -
     assert world.read_one(read)[1:] == (1.0, 2)
     differences = truth.compare(truth.compute_expected(world.truth), world.read_measured())
     assert not differences, "\n".join(differences[:20])
+
+
+REALIZED = (
+    "SELECT num_rows, label_coverage FROM measurements_now WHERE kind = 'performance' AND metric = 'roc_auc' "
+    "AND segment = '' AND window_start = fromUnixTimestamp64Milli({start:Int64}, 'UTC')"
+)
+
+
+@pytest.fixture
+def only_new_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if all labels that were dealt with had come long ago."""
+    monkeypatch.setattr(finding, "LABEL_OVERLAP_MS", 0)
+
+
+def test_a_prediction_that_came_too_late_joins_the_label_that_came_before_it(
+    open_world: Any, only_new_labels: None
+) -> None:
+    world = open_world(
+        truth.make_truth(num_windows=4, rows_per_window=ROWS),
+        truth.SPEC.replace("lateness: 300s", "lateness: 300s, retention: 1"),
+    )
+    rows = world.rows_of(0)
+    world.send_rows(rows, ("records", "labels"))
+    world.send_rows(rows.iloc[: ROWS // 2], ("predictions",))
+    for window in (1, 2, 3):
+        world.send(window)
+        world.close_window(window)
+    assert world.ch.query(REALIZED, {"start": START_MS}) == [(ROWS // 2, 1.0)]
+    world.send_rows(rows.iloc[ROWS // 2 :], ("predictions",), sink=False)
+    world.look()
+    assert world.read_one("SELECT count() FROM dead_letters WHERE reason = 'too_late'") == ROWS // 2
+    world.stream.catch_up()
+    world.look()
+    assert world.ch.query(REALIZED, {"start": START_MS}) == [(ROWS, 1.0)]
+
+
+def test_old_labels_are_measured_after_a_look_that_broke_off(open_world: Any, only_new_labels: None) -> None:
+    """The log goes away between a window's measurement and that of its labels, which came long before."""
+    world = open_world(truth.make_truth(num_windows=3, rows_per_window=ROWS))
+    world.send_rows(world.rows_of(1), ("labels",))
+    world.send(0)
+    world.close_window(0)
+    world.send(2, ("labels",))
+    world.look()
+    world.send(1, ("records", "predictions"))
+    world.monitor.sent.num_until_away = 1
+    with pytest.raises(Retryable):
+        world.close_window(1)
+    assert world.ch.query(REALIZED, {"start": START_MS + SIZE_MS}) == []
+    world.look()
+    assert world.ch.query(REALIZED, {"start": START_MS + SIZE_MS}) == [(ROWS, 1.0)]
 
 
 def test_the_champion_speaks_and_a_shadow_opens_no_alert(open_world: Any) -> None:

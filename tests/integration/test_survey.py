@@ -14,6 +14,7 @@ from schemas.connections import ClickHouseConnection
 from schemas.spec import ModelHistory, PublishedSpec, parse_spec
 from store.client import ClickHouse
 from store.judgements import insert_judgement
+from store.markers import write_sink_marker
 from store.migrations import migrate
 from store.summaries import Marker, Place, SummaryRow, insert_markers, insert_summaries, read_markers
 from streams.surveying import Surveyor
@@ -42,10 +43,10 @@ class World:
 
     def __init__(self, connection: ClickHouseConnection) -> None:
         self.ch = ClickHouse(connection)
-        for table in ("summaries", "stage1_markers", "measurements", "judgements", "labels"):
+        for table in ("summaries", "stage1_markers", "measurements", "judgements", "labels", "dead_letters", "sink_markers"):
             self.ch.command("TRUNCATE TABLE {name:Identifier}", {"name": table})
         self.histories = {model: make_history(model) for model in MODELS}
-        self.surveyor = Surveyor(self.ch, JOB, lambda: {(PLACE.topic, PLACE.topic_id): 1})
+        self.surveyor = Surveyor(self.ch, JOB, PLACE.topic, lambda: {(PLACE.topic, PLACE.topic_id): 1})
         self.mark(NOW_MS)
 
     def mark(self, watermark_ms: int, offset: int = 100) -> None:
@@ -129,6 +130,27 @@ def test_new_labels_are_found_once(world: World) -> None:
     assert world.find() == set()
     world.label("a", "r2", NOW_MS + 1)
     world.label("gone", "r1", NOW_MS)
+    assert world.find() == {"a"}
+
+
+def test_predictions_that_came_too_late_are_found_when_they_are_stored(world: World) -> None:
+    place = {"topic": PLACE.topic, "topic_id": PLACE.topic_id, "partition": 0}
+    letter = {"model": "a", "reason": "too_late", "at": _instant(NOW_MS), **place, "offset": 7, "row": 0}
+    world.ch.insert_rows("dead_letters", [letter])
+    write_sink_marker(world.ch, PLACE.topic, PLACE.topic_id, 0, 7, NOW_MS)
+    assert world.find() == set()
+    write_sink_marker(world.ch, PLACE.topic, PLACE.topic_id, 0, 8, NOW_MS)
+    assert world.find() == {"a"}
+    assert world.find() == set()
+
+
+def test_labels_of_a_model_taken_over_again_are_found_again(world: World) -> None:
+    """Meanwhile another worker may have measured a window, and died before its labels."""
+    world.label("a", "r1", NOW_MS)
+    assert world.find() == {"a"}
+    taken = world.histories.pop("a")
+    assert world.find() == set()
+    world.histories["a"] = taken
     assert world.find() == {"a"}
 
 
