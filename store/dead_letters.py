@@ -25,19 +25,20 @@ def dead_letter_rows(letters: Sequence[DeadLetter]) -> pa.Table:
     )
 
 
-def read_late_ends(ch: ClickHouse, topic: str, model: str | None = None) -> dict[str, dict[Place, int]]:
-    """Return, of one model or all that have any, the offset behind the last event of each partition that was too late."""
+def read_late_ends(ch: ClickHouse, topics: Sequence[str], model: str | None = None) -> dict[str, dict[Place, int]]:
+    """Return by model, of one or all, the offset behind the last event of each partition that came too late."""
     rows = ch.query(
         """
-        SELECT model, topic_id, partition, max(offset) + 1
+        SELECT model, topic, topic_id, partition, max(offset) + 1
         FROM dead_letters
-        WHERE topic = {topic:String} AND reason = 'too_late' AND ({model:String} = '' OR model = {model:String})
-        GROUP BY model, topic_id, partition
+        WHERE topic IN {topics:Array(String)} AND reason = 'too_late'
+          AND ({model:String} = '' OR model = {model:String})
+        GROUP BY model, topic, topic_id, partition
         SETTINGS final = 0
         """,
-        {"topic": topic, "model": model or ""},
+        {"topics": list(topics), "model": model or ""},
     )
     ends: dict[str, dict[Place, int]] = {}
-    for name, topic_id, partition, end in rows:
+    for name, topic, topic_id, partition, end in rows:
         ends.setdefault(name, {})[topic, str(topic_id), int(partition)] = int(end)
     return ends

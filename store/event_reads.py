@@ -121,6 +121,43 @@ def read_training_rows(ch: ClickHouse, model: str, start_ms: int, end_ms: int) -
     return _flatten(ch.query_arrow(sql, parameters))
 
 
+def read_segment_values(
+    ch: ClickHouse,
+    model: str,
+    start_ms: int,
+    end_ms: int,
+    source: Source,
+    keys: Sequence[str],
+    *,
+    below: Mapping[Place, int] | None = None,
+    horizon_ms: int = 0,
+) -> dict[str, dict[str, str]]:
+    """Return {key: {record_id: value}} of a window's rows: what was sent as segment, else the feature of that name.
+
+    Rows without a value are left out; of several of one id the first in the log counts. `below` and `horizon_ms` as of
+    `read_window`.
+    """
+    parameters = _interval(model, start_ms, end_ms) | {"horizon": horizon_ms}
+    rows = "" if below is None else _limit_places(below, parameters)
+    where = _INTERVAL + rows
+    if horizon_ms > 0:
+        where += f" AND (record_id, precedence) NOT IN ({_repeated(source, rows)})"
+    values: dict[str, dict[str, str]] = {}
+    for key in keys:
+        found = ch.query(
+            f"""
+            SELECT record_id, {_SEGMENT_VALUE.replace("KEY", "segment_key")} AS value
+            FROM {source} FINAL
+            WHERE {where} AND value != ''
+            ORDER BY precedence DESC
+            LIMIT 1 BY record_id
+            """,  # noqa: S608
+            parameters | {"segment_key": key},
+        )
+        values[key] = dict(found)
+    return values
+
+
 def input_source(ch: ClickHouse, model: str, start_ms: int, end_ms: int) -> Source:
     """Where the inputs of an interval come from: `records` if the model has any there, else `predictions`."""
     found = ch.query(
@@ -169,9 +206,7 @@ def _window_query(
         rows += _VERSION
         parameters["version"] = model_version
     if below is not None:
-        rows += _BELOW
-        parameters["below_places"] = [f"{topic_id}/{partition}" for _, topic_id, partition in below]
-        parameters["below_offsets"] = list(below.values())
+        rows += _limit_places(below, parameters)
     where = _INTERVAL + rows
     if horizon_ms > 0:
         where += f" AND (record_id, precedence) NOT IN ({_repeated(source, rows)})"
@@ -182,6 +217,12 @@ def _window_query(
         # Several versions may have scored a record: its features count once, from the first in the log.
         query += " ORDER BY precedence DESC LIMIT 1 BY record_id"
     return query, parameters
+
+
+def _limit_places(below: Mapping[Place, int], parameters: dict[str, Any]) -> str:
+    parameters["below_places"] = [f"{topic_id}/{partition}" for _, topic_id, partition in below]
+    parameters["below_offsets"] = list(below.values())
+    return _BELOW
 
 
 def _repeated(source: Source, rows: str) -> str:

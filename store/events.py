@@ -9,10 +9,18 @@ import pyarrow as pa
 from schemas.columns import EventColumns
 from schemas.texts import TextColumn
 from store.client import ClickHouse
-from store.event_reads import read_labelled, read_training_rows, read_window
+from store.event_reads import read_labelled, read_segment_values, read_training_rows, read_window
 from store.maps import number_map, text_map
 
-__all__ = ["event_rows", "insert_event_rows", "insert_events", "read_labelled", "read_training_rows", "read_window"]
+__all__ = [
+    "event_rows",
+    "insert_event_rows",
+    "insert_events",
+    "read_labelled",
+    "read_segment_values",
+    "read_training_rows",
+    "read_window",
+]
 
 
 def insert_events(ch: ClickHouse, columns: EventColumns, topic: str, topic_id: str, partition: int) -> None:

@@ -7,7 +7,6 @@ others are there: `quality`/`num_rows` of the whole model for what needs rows al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from store.client import ClickHouse
@@ -25,18 +24,22 @@ class MeasuredWindow(NamedTuple):
 
 
 class LabelCount(NamedTuple):
-    """How many stored predictions of a window and version have a label; `label_stamps` sums their offsets + 1."""
+    """How many stored predictions of a window and version have a label; `label_stamps` sums their offsets + 1.
+
+    `num_records` are the window's records where they matter: they say which segment a prediction belongs to.
+    """
 
     window_start: int
     model_version: str
     num_predictions: int
     num_labels: int
     label_stamps: int
+    num_records: int = 0
 
     @property
     def covered(self) -> int:
         """What a measurement of these predictions and labels covers; it grows with each of them."""
-        return self.num_predictions + self.num_labels + self.label_stamps
+        return self.num_predictions + self.num_labels + self.label_stamps + self.num_records
 
 
 class MeasuredLabels(NamedTuple):
@@ -96,11 +99,13 @@ def read_label_counts(
     start_ms: int,
     end_ms: int,
     ingested_since_ms: int | None = None,
+    *,
+    with_records: bool = False,
 ) -> list[LabelCount]:
     """Count predictions and labels of every window and version within [start, end), windows aligned with the origin.
 
     With `ingested_since_ms`, from the first to the last window that labels stored since then belong to: the cheap
-    question, asked often.
+    question, asked often. `with_records` is for models with segments.
     """
     if ingested_since_ms is not None:
         interval = _find_labelled_interval(ch, model, size_ms, origin_ms, start_ms, end_ms, ingested_since_ms)
@@ -136,7 +141,32 @@ def read_label_counts(
         """,
         {"model": model, "size": size_ms, "origin": origin_ms, "start": start_ms, "end": end_ms},
     )
-    return [LabelCount(int(start), version, *(int(each) for each in counts)) for start, version, *counts in rows]
+    num_records: dict[int, int] = {}
+    if with_records and rows:
+        num_records = _count_records(ch, model, size_ms, origin_ms, int(rows[0][0]), int(rows[-1][0]) + size_ms)
+    return [
+        LabelCount(int(start), version, int(size), int(labels), int(stamps), num_records.get(int(start), 0))
+        for start, version, size, labels, stamps in rows
+    ]
+
+
+def _count_records(
+    ch: ClickHouse, model: str, size_ms: int, origin_ms: int, start_ms: int, end_ms: int
+) -> dict[int, int]:
+    rows = ch.query(
+        """
+        SELECT intDiv(toUnixTimestamp64Milli(ts) - {origin:Int64}, {size:Int64}) * {size:Int64} + {origin:Int64}
+                   AS window_start_ms,
+               count()
+        FROM records FINAL
+        WHERE model = {model:String}
+          AND ts >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')
+          AND ts < fromUnixTimestamp64Milli({end:Int64}, 'UTC')
+        GROUP BY window_start_ms
+        """,
+        {"model": model, "size": size_ms, "origin": origin_ms, "start": start_ms, "end": end_ms},
+    )
+    return {int(start): int(count) for start, count in rows}
 
 
 def _find_labelled_interval(
@@ -200,37 +230,6 @@ def read_version_references(ch: ClickHouse, model: str) -> dict[str, str]:
         {"model": model},
     )
     return dict(rows)
-
-
-def read_segment_values(
-    ch: ClickHouse, model: str, start_ms: int, end_ms: int, source: str, keys: Sequence[str]
-) -> dict[str, dict[str, str]]:
-    """Return {key: {record_id: value}} of a window's rows: what was sent as segment, else the feature of that name.
-
-    `source` is `records` or `predictions`; rows without a value are left out.
-    """
-    if source not in ("records", "predictions"):
-        raise ValueError(f"segments come from records or predictions, not {source!r}")
-    values: dict[str, dict[str, str]] = {}
-    for key in keys:
-        rows = ch.query(
-            f"""
-            SELECT record_id,
-                   multiIf(mapContains(segment, {{key:String}}), segment[{{key:String}}],
-                           mapContains(features_text, {{key:String}}), features_text[{{key:String}}],
-                           ifNull(toString(features[{{key:String}}]), '')) AS value
-            FROM {source} FINAL
-            WHERE model = {{model:String}}
-              AND ts >= fromUnixTimestamp64Milli({{start:Int64}}, 'UTC')
-              AND ts < fromUnixTimestamp64Milli({{end:Int64}}, 'UTC')
-              AND value != ''
-            ORDER BY precedence DESC
-            LIMIT 1 BY record_id
-            """,  # noqa: S608 - one of two constants, checked above
-            {"model": model, "start": start_ms, "end": end_ms, "key": key},
-        )
-        values[key] = dict(rows)
-    return values
 
 
 def read_unmeasured(ch: ClickHouse, job: str) -> dict[str, list[tuple[int, int]]]:

@@ -35,8 +35,8 @@ _LATEST_MS = 253_402_300_799_000
 class LabelHint:
     """Up to when (the store's clock) labels were dealt with, and when (monotonic) that was seen first.
 
-    And up to which places (`late_ends`) predictions that came too late: no summary tells of them, but they are stored,
-    and count with the labels as any other. It saves reading all labels each time, and is lost without harm.
+    And up to which places (`late_ends`) what came too late: no summary tells of it, but it is stored, and measured with
+    the labels as any other. It saves reading all labels each time, and is lost without harm.
     """
 
     label_at: int | None = None
@@ -71,14 +71,14 @@ class WorkFinder:
         self,
         ch: ClickHouse,
         job: str,
-        predictions_topic: str,
+        topic_of: Mapping[str, str],
         partitions: Callable[[], Mapping[tuple[str, str], int]],
         clock: Clock,
     ) -> None:
-        """`partitions` gives the present topics' sizes by (topic, topic_id)."""
+        """`topic_of` names the topics; `partitions` gives the sizes of the present ones by (topic, topic_id)."""
         self._ch = ch
         self._job = job
-        self._predictions_topic = predictions_topic
+        self._topic_of = topic_of
         self._partitions = partitions
         self._clock = clock
 
@@ -125,7 +125,7 @@ class WorkFinder:
         last_at = read_last_label_at(self._ch, model)
         if last_at is None or not measured:
             return {}, LabelHint()
-        found_ends = find_late_ends(self._ch, self._predictions_topic, self._partitions(), model)
+        found_ends = find_late_ends(self._ch, self._topic_of, self._partitions(), {model: history})
         late_ends = found_ends.get(model, hint.late_ends)
         is_old = late_ends == hint.late_ends
         if is_old and last_at == hint.label_at and not hint.is_recent(self._clock.monotonic_s()):
@@ -134,7 +134,16 @@ class WorkFinder:
         found: dict[int, list[LabelCount]] = {}
         for published, start, end in split_time(history):
             windows = published.spec.windows
-            counts = read_label_counts(self._ch, model, windows.size_ms, windows.origin_ms, start, end, since)
+            counts = read_label_counts(
+                self._ch,
+                model,
+                windows.size_ms,
+                windows.origin_ms,
+                start,
+                end,
+                since,
+                with_records=bool(published.spec.segments),
+            )
             for count in self.select_counts(published, counts, measured):
                 found.setdefault(count.window_start, []).append(count)
         seen_s = hint.seen_s if last_at == hint.label_at else self._clock.monotonic_s()
@@ -189,16 +198,28 @@ def find_model_horizon(
 
 
 def find_late_ends(
-    ch: ClickHouse, predictions_topic: str, present: Container[tuple[str, str]], model: str | None = None
-) -> dict[str, Mapping[Place, int]]:
-    """Return up to where predictions came too late, of those models (or the one) all of whose late ones are stored."""
-    found = read_late_ends(ch, predictions_topic, model)
-    stored = read_sink_markers(ch, [predictions_topic]) if found else {}
-    return {
-        name: ends
-        for name, ends in found.items()
-        if all(stored.get(place, 0) >= end for place, end in ends.items() if place[:2] in present)
-    }
+    ch: ClickHouse,
+    topic_of: Mapping[str, str],
+    present: Container[tuple[str, str]],
+    histories: Mapping[str, ModelHistory],
+) -> dict[str, dict[Place, int]]:
+    """Return up to where events came too late that realized performance rests on, of models of which all is stored.
+
+    These are predictions, and of models with segments records, which say what segment a prediction belongs to.
+    """
+    topics = [topic_of["records"], topic_of["predictions"]]
+    found = read_late_ends(ch, topics, next(iter(histories)) if len(histories) == 1 else None)
+    stored = read_sink_markers(ch, topics) if found else {}
+    late_ends = {}
+    for model, ends in found.items():
+        history = histories.get(model)
+        if history is None:
+            continue
+        if not any(published.spec.segments for published in history.versions):
+            ends = {place: end for place, end in ends.items() if place[0] == topic_of["predictions"]}
+        if all(stored.get(place, 0) >= end for place, end in ends.items() if place[:2] in present):
+            late_ends[model] = ends
+    return late_ends
 
 
 def split_time(history: ModelHistory) -> list[tuple[PublishedSpec, int, int]]:

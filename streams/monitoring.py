@@ -87,7 +87,7 @@ class Monitor:
         self._partitions = partitions
         self._clock = clock
         self._stop = stop
-        self._finder = WorkFinder(ch, job, topic_of["predictions"], partitions, clock)
+        self._finder = WorkFinder(ch, job, topic_of, partitions, clock)
         self._seen: dict[str, _Seen] = {}
 
     def look(self, history: ModelHistory) -> Pace:
@@ -144,7 +144,13 @@ class Monitor:
             # Predictions may have come that join labels stored long ago.
             windows = published.spec.windows
             fresh = read_label_counts(
-                self._ch, published.model, windows.size_ms, windows.origin_ms, start, window.window_end
+                self._ch,
+                published.model,
+                windows.size_ms,
+                windows.origin_ms,
+                start,
+                window.window_end,
+                with_records=bool(published.spec.segments),
             )
             measured = {**found.measured, (start, window.window_end): MeasuredWindow(start, window.window_end, 0, 0, 0)}
             counts = self._finder.select_counts(published, fresh, measured)

@@ -17,8 +17,7 @@ import pyarrow.compute as pc
 
 from schemas.spec import PublishedSpec
 from store.client import ClickHouse
-from store.events import read_labelled, read_window
-from store.windows import read_segment_values
+from store.events import read_labelled, read_segment_values, read_window
 from streams.logic.measured import WindowContext
 from streams.logic.rows import Coded, Rows, from_window
 
@@ -68,7 +67,7 @@ class WindowReader:
             rows = WindowRows(
                 from_window(inputs_table), {v: from_window(t) for v, t in zip(versions, tables, strict=True)}
             )
-        self._join_segments(context, source, rows)
+        self._join_segments(context, source, rows, below)
         return rows
 
     def read_labelled(self, context: WindowContext, model_version: str) -> Rows:
@@ -86,9 +85,10 @@ class WindowReader:
         )
         rows = from_window(table)
         if len(rows):
-            # Segments belong to records; a model without them has them in its predictions.
-            self._fill_segments(context, rows, "records", wins=True)
-            self._fill_segments(context, rows, "predictions")
+            # Segments belong to records; a model without them has them in its predictions. Of all that is stored, as
+            # the rows are: what this measurement covers grows with it.
+            self._fill_segments(context, rows, "records", None, wins=True)
+            self._fill_segments(context, rows, "predictions", None)
         return rows
 
     def _read(
@@ -124,21 +124,31 @@ class WindowReader:
             return rows.take(has_features)
         return from_window(self._read(context, "predictions", None, below, with_features=True))
 
-    def _join_segments(self, context: WindowContext, source: Source, rows: WindowRows) -> None:
+    def _join_segments(self, context: WindowContext, source: Source, rows: WindowRows, below: Ends) -> None:
         """Give rows that do not say their segment the one that the record has elsewhere; records know best."""
         outputs = list(rows.outputs.values())
         if source == "records":
-            self._fill_segments(context, rows.inputs, "predictions", outputs[0] if len(outputs) == 1 else None)
+            self._fill_segments(context, rows.inputs, "predictions", below, outputs[0] if len(outputs) == 1 else None)
             for each in outputs:
-                self._fill_segments(context, each, "records", rows.inputs, wins=True)
+                self._fill_segments(context, each, "records", below, rows.inputs, wins=True)
         if len(outputs) > 1:  # another version's prediction may say it
             for each in [*outputs, *([rows.inputs] if source == "predictions" else [])]:
-                self._fill_segments(context, each, "predictions")
+                self._fill_segments(context, each, "predictions", below)
 
     def _fill_segments(
-        self, context: WindowContext, rows: Rows, source: Source, known: Rows | None = None, *, wins: bool = False
+        self,
+        context: WindowContext,
+        rows: Rows,
+        source: Source,
+        below: Ends | None,
+        known: Rows | None = None,
+        *,
+        wins: bool = False,
     ) -> None:
-        """Take missing segments from `source`, or all where its own `wins`; `known` are its rows, where at hand."""
+        """Take missing segments from `source`, or all where its own `wins`; `known` are its rows, where at hand.
+
+        `below` as of `read`, None for all that is stored: what came too late must not say more the later one asks.
+        """
         for key in context.spec.segments:
             own = rows.segments.get(key)
             if own is not None and not wins and not own.is_missing.any():
@@ -146,10 +156,25 @@ class WindowReader:
             if known is not None and len(known) < context.spec.exact_rows and key in known.segments:
                 found = _match(rows, known, known.segments[key])
             else:
-                window = (context.spec.model, context.window_start, context.window_end)
-                values = read_segment_values(self._ch, *window, source, [key])[key]
-                found = _spell(rows, values)
+                found = _spell(rows, self._read_segment_values(context, source, key, below))
             rows.segments[key] = found if own is None else _prefer(found, own) if wins else _prefer(own, found)
+
+    def _read_segment_values(
+        self, context: WindowContext, source: Source, key: str, below: Ends | None
+    ) -> Mapping[str, str]:
+        window = (context.spec.model, context.window_start, context.window_end)
+        if below is None:
+            return read_segment_values(self._ch, *window, source, [key])[key]
+        if source == "records":
+            horizon_ms = find_horizon_ms(context.published)
+            return read_segment_values(
+                self._ch, *window, source, [key], below=below.get("", {}), horizon_ms=horizon_ms
+            )[key]
+        ends: dict[Place, int] = {}
+        for of_version in below.values():
+            for place, end in of_version.items():
+                ends[place] = max(end, ends.get(place, 0))
+        return read_segment_values(self._ch, *window, source, [key], below=ends)[key]
 
 
 def find_horizon_ms(published: PublishedSpec) -> int:

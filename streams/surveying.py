@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 
 from schemas.spec import ModelHistory
 from store.client import ClickHouse
-from store.markers import Place
 from store.judgements import read_unjudged
+from store.markers import Place
 from store.summaries import read_markers
 from store.windows import read_last_labels_at, read_unmeasured
 from streams.finding import find_late_ends, find_model_horizon
@@ -26,13 +26,13 @@ class Surveyor:
         self,
         ch: ClickHouse,
         job: str,
-        predictions_topic: str,
+        topic_of: Mapping[str, str],
         partitions: Callable[[], Mapping[tuple[str, str], int]],
     ) -> None:
-        """`partitions` gives the present topics' sizes by (topic, topic_id)."""
+        """`topic_of` names the topics; `partitions` gives the sizes of the present ones by (topic, topic_id)."""
         self._ch = ch
         self._job = job
-        self._predictions_topic = predictions_topic
+        self._topic_of = topic_of
         self._partitions = partitions
         self._known: dict[str, ModelHistory] = {}
         self._labels_at: dict[str, int] = {}
@@ -40,23 +40,21 @@ class Surveyor:
 
     def find(self, histories: Mapping[str, ModelHistory]) -> set[str]:
         """Return those of the models with a complete window that is not measured as far as it is counted, with new
-        labels or predictions that came too late for anything but those, with another spec than before, and of those
-        that were not among them before what is not judged yet.
+        labels or with what came too late for anything but them, with another spec than before, and of those that
+        were not among them before what is not judged yet.
         """
         found = {model for model, history in histories.items() if self._known.get(model, history) is not history}
         if histories.keys() - self._known.keys():
             found |= read_unjudged(self._ch) - self._known.keys()
         labels_at = read_last_labels_at(self._ch)
         found |= {model for model, at in labels_at.items() if self._labels_at.get(model) != at}
-        late_ends = find_late_ends(self._ch, self._predictions_topic, self._partitions())
+        late_ends = find_late_ends(self._ch, self._topic_of, self._partitions(), histories)
         found |= {model for model, ends in late_ends.items() if self._late_ends.get(model) != ends}
         found |= self._find_unmeasured(histories)
         # Of models that are others' by now nothing is kept: they may come back with something left undone.
         self._known = dict(histories)
         self._labels_at = {model: at for model, at in labels_at.items() if model in histories}
-        self._late_ends = {
-            model: ends for model, ends in (self._late_ends | late_ends).items() if model in histories
-        }
+        self._late_ends = {model: ends for model, ends in (self._late_ends | late_ends).items() if model in histories}
         return found & histories.keys()
 
     def _find_unmeasured(self, histories: Mapping[str, ModelHistory]) -> set[str]:

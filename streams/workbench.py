@@ -43,10 +43,11 @@ class Workbench:
         self._lock = threading.Lock()
         self._described: dict[str, tuple[str, int]] = {}
         self._described_s: float | None = None
+        topic_of = {name: runtime.topics(name) for name in ("records", "predictions", "labels")}
         self._monitor = Monitor(
             self._ch,
             job,
-            {name: runtime.topics(name) for name in ("records", "predictions", "labels")},
+            topic_of,
             self._pool,
             self._outlet,
             lambda explain: Judge(self._ch, self._outlet, self._roles, explain, clock),
@@ -54,7 +55,7 @@ class Workbench:
             clock,
             stop,
         )
-        self._surveyor = Surveyor(self._ch, job, runtime.topics("predictions"), self._list_partitions)
+        self._surveyor = Surveyor(self._ch, job, topic_of, self._list_partitions)
 
     def list_models(self) -> dict[str, int]:
         """Return the models that are declared now, each with the partition of `progress` that its messages go to."""

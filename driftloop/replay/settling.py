@@ -133,7 +133,16 @@ class Settling:
             (row.window_start, row.model_version): row.covered
             for row in read_measured_labels(self.store, self.model, metric, since_ms)
         }
-        for count in read_label_counts(self.store, self.model, windows.size_ms, windows.origin_ms, since_ms, end_ms):
+        counts = read_label_counts(
+            self.store,
+            self.model,
+            windows.size_ms,
+            windows.origin_ms,
+            since_ms,
+            end_ms,
+            with_records=bool(published.spec.segments),
+        )
+        for count in counts:
             if count.num_labels and labelled.get((count.window_start, count.model_version), 0) < count.covered:
                 return f"the labels of the window of {format_instant(count.window_start)} to be measured"
         return "" if is_judged(self.store, self.model) else "what was measured to be judged"

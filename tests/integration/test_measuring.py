@@ -342,6 +342,63 @@ def test_a_prediction_that_came_too_late_joins_the_label_that_came_before_it(
     assert world.ch.query(REALIZED, {"start": START_MS}) == [(ROWS, 1.0)]
 
 
+def test_a_record_that_comes_later_says_the_segment_of_what_is_labelled(open_world: Any, only_new_labels: None) -> None:
+    """Late, the window is measured again; too late, it is not: either way the realized performance is."""
+    world = open_world(
+        truth.make_truth(num_windows=4, rows_per_window=ROWS),
+        truth.SPEC.replace("lateness: 300s", "lateness: 300s, retention: 1"),
+    )
+    read = (
+        "SELECT sum(num_rows) FROM measurements_now WHERE kind = 'performance' AND metric = 'roc_auc' "
+        f"AND segment != '' AND window_start = fromUnixTimestamp64Milli({START_MS}, 'UTC')"
+    )
+    rows = world.rows_of(0)
+    world.send_rows(rows, ("predictions", "labels"))
+    world.send_rows(rows.iloc[: ROWS // 4], ("records",))
+    world.send(1)
+    world.close_window(0)
+    assert world.read_one(read) == ROWS // 4
+    world.send_rows(rows.iloc[ROWS // 4 : ROWS // 2], ("records",))
+    world.look()
+    assert world.read_one(read) == ROWS // 2
+    for window in (2, 3):
+        world.send(window)
+        world.close_window(window)
+    world.send_rows(rows.iloc[ROWS // 2 :], ("records",))
+    assert world.read_one("SELECT count() FROM dead_letters WHERE reason = 'too_late'") == ROWS // 2
+    world.look()
+    assert world.read_one(read) == ROWS
+
+
+@pytest.mark.parametrize("exact_rows", [100, 50_000])
+@pytest.mark.parametrize("is_measured_first", [True, False])
+def test_a_record_that_came_too_late_says_no_segment_of_what_was_counted(
+    open_world: Any, exact_rows: int, is_measured_first: bool
+) -> None:
+    """Of a window or of its sample, and whether it was measured before or after the record was stored."""
+    spec = truth.SPEC.replace("lateness: 300s", "lateness: 300s, retention: 1") + f"exact_rows: {exact_rows}\n"
+    world = open_world(truth.make_truth(num_windows=4, rows_per_window=ROWS), spec)
+    rows = world.rows_of(0)
+    world.send_rows(rows, ("predictions",))
+    world.send_rows(rows.iloc[: ROWS // 2], ("records",))
+    for window in (1, 2, 3):
+        world.send(window)
+    if is_measured_first:
+        world.close_window(3)
+    world.send_rows(rows.iloc[ROWS // 2 :], ("records",))
+    world.close_window(3)
+    in_time = set(rows["id"].iloc[: ROWS // 2])
+    sample = world.ch.query(
+        "SELECT record_id FROM predictions WHERE ts < fromUnixTimestamp64Milli({end:Int64}, 'UTC') "
+        "ORDER BY sipHash64(record_id), record_id LIMIT {limit:UInt32}",
+        {"end": START_MS + SIZE_MS, "limit": exact_rows},
+    )
+    assert world.read_one(
+        "SELECT sum(num_rows) FROM measurements_now WHERE kind = 'drift' AND feature = 'score' AND segment != '' "
+        f"AND window_start = fromUnixTimestamp64Milli({START_MS}, 'UTC')"
+    ) == sum(record_id in in_time for (record_id,) in sample)
+
+
 def test_old_labels_are_measured_after_a_look_that_broke_off(open_world: Any, only_new_labels: None) -> None:
     """The log goes away between a window's measurement and that of its labels, which came long before."""
     world = open_world(truth.make_truth(num_windows=3, rows_per_window=ROWS))

@@ -43,10 +43,19 @@ class World:
 
     def __init__(self, connection: ClickHouseConnection) -> None:
         self.ch = ClickHouse(connection)
-        for table in ("summaries", "stage1_markers", "measurements", "judgements", "labels", "dead_letters", "sink_markers"):
+        for table in (
+            "summaries",
+            "stage1_markers",
+            "measurements",
+            "judgements",
+            "labels",
+            "dead_letters",
+            "sink_markers",
+        ):
             self.ch.command("TRUNCATE TABLE {name:Identifier}", {"name": table})
         self.histories = {model: make_history(model) for model in MODELS}
-        self.surveyor = Surveyor(self.ch, JOB, PLACE.topic, lambda: {(PLACE.topic, PLACE.topic_id): 1})
+        topic_of = {"records": "records", "predictions": PLACE.topic}
+        self.surveyor = Surveyor(self.ch, JOB, topic_of, lambda: {(PLACE.topic, PLACE.topic_id): 1})
         self.mark(NOW_MS)
 
     def mark(self, watermark_ms: int, offset: int = 100) -> None:
