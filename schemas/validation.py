@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -27,16 +26,15 @@ from schemas.fields import (
     read_versions,
 )
 from schemas.messages import MessageBatch
+from schemas.parts import CELLS_MAX, join_parts, prune
 from schemas.problems import Problem, Problems
-from schemas.texts import TextColumn, no_texts
+from schemas.texts import no_texts
 from schemas.timestamps import read_times
 from schemas.topics import WATERMARK_HEADER
 from schemas.values import read_required
 
 FUTURE_MS = 300_000
 RAW_BYTES_MAX = 65_536
-# One table has at most as many values: 50 million numbers take 400 MB.
-CELLS_MAX = 50_000_000
 STAGE = "validate"
 
 
@@ -73,7 +71,9 @@ class _Validation:
         self.result = Validated()
         # Refused rows by (message, row), so that they can be put in log order at the end.
         self.dead: list[tuple[int, int, DeadLetter]] = []
+        # What is valid of each model, in parts, and the features that its spec declares.
         self.parts: dict[str, list[EventColumns]] = {}
+        self.declared: dict[str, set[str]] = {}
 
     def run(self) -> Validated:
         for part in decode_batch(self.batch, self._read_watermarks()):
@@ -83,7 +83,9 @@ class _Validation:
                 self._read_block(part)
         self.dead.sort(key=lambda entry: entry[:2])
         self.result.dead = [letter for _, _, letter in self.dead]
-        self.result.columns = [columns for parts in self.parts.values() for columns in _join(parts)]
+        self.result.columns = [
+            columns for model, parts in self.parts.items() for columns in join_parts(parts, self.declared[model])
+        ]
         self.result.num_events = len(self.dead) + sum(columns.num_rows for columns in self.result.columns)
         return self.result
 
@@ -124,12 +126,14 @@ class _Validation:
             self._read_model(names[0], block)
             return
         self._refuse_rows(block, problems, "")
-        is_named = np.ones(len(codes), dtype=np.bool_)
-        is_named[list(problems)] = False
-        for code, name in enumerate(names):
-            positions = np.flatnonzero((codes == code) & is_named)
-            if len(positions):
-                self._read_model(name, block.take(positions))
+        codes = codes.copy()
+        codes[list(problems)] = -1
+        order = np.argsort(codes, kind="stable")
+        ends = np.searchsorted(codes, np.arange(len(names)), side="right", sorter=order).tolist()
+        first = np.searchsorted(codes, 0, sorter=order)
+        for name, begin, end in zip(names, [int(first), *ends[:-1]], ends, strict=True):
+            if end > begin:
+                self._read_model(name, block.take(order[begin:end]))
 
     def _read_model(self, model: str, block: Block) -> None:
         """Read the rows of one model, each under the spec version in force at its time."""
@@ -175,8 +179,9 @@ class _Validation:
             kept[list(problems)] = False
             joined = joined.take(kept)
         if joined.num_rows:
-            declared = {name for version in present for name in history.versions[version].spec.features}
-            self.parts.setdefault(model, []).append(_prune(joined, declared))
+            declared = self.declared.setdefault(model, set())
+            declared.update(*(history.versions[version].spec.features for version in present))
+            self.parts.setdefault(model, []).append(prune(joined, declared))
 
     def _read_rows(self, block: Block, published: PublishedSpec) -> tuple[EventColumns, Problems]:
         """Read what the kind has beside id and time; `record_id` and `ts` are the caller's to fill in."""
@@ -268,66 +273,3 @@ def _write_raw(raw: bytes) -> tuple[str, Literal["utf-8", "base64"]]:
         if len(raw) > len(cut) and error.start > len(cut) - 4:
             return cut[: error.start].decode(), "utf-8"
         return base64.b64encode(cut).decode(), "base64"
-
-
-def _join(parts: list[EventColumns]) -> list[EventColumns]:
-    """Join the parts of a model, into several where events with ever new feature names would make too wide a table."""
-    groups: list[list[EventColumns]] = [[]]
-    names: set[str] = set()
-    num_rows = 0
-    for part in _in_log_order(parts):
-        names |= _names_of(part)
-        num_rows += part.num_rows
-        if groups[-1] and (len(names) > NAMES_MAX or len(names) * num_rows > CELLS_MAX):
-            groups.append([])
-            names = _names_of(part)
-            num_rows = part.num_rows
-        groups[-1].append(part)
-    return [concatenate(group) for group in groups]
-
-
-def _in_log_order(parts: list[EventColumns]) -> list[EventColumns]:
-    """Give the same events so that each part comes whole before the next one in the log."""
-    parts = sorted(parts, key=_first_place)
-    if all(_last_place(part) < _first_place(after) for part, after in pairwise(parts)):
-        return parts
-    names = set[str]().union(*map(_names_of, parts))
-    num_rows = sum(part.num_rows for part in parts)
-    owner = np.repeat(np.arange(len(parts)), [part.num_rows for part in parts])
-    order = np.lexsort([np.concatenate([part.row for part in parts]), np.concatenate([part.offset for part in parts])])
-    if len(names) <= NAMES_MAX and len(names) * num_rows <= CELLS_MAX:
-        return [concatenate(parts).take(order)]
-    # Too wide to be one: every run of events that stand in one part is a part of its own.
-    ends = np.flatnonzero(np.diff(owner[order])) + 1
-    first_of = np.cumsum([0, *(part.num_rows for part in parts)])
-    runs = np.split(order, ends)
-    return [parts[owner[run[0]]].take(run - first_of[owner[run[0]]]) for run in runs]
-
-
-def _first_place(part: EventColumns) -> tuple[int, int]:
-    return int(part.offset[0]), int(part.row[0])
-
-
-def _last_place(part: EventColumns) -> tuple[int, int]:
-    return int(part.offset[-1]), int(part.row[-1])
-
-
-def _names_of(part: EventColumns) -> set[str]:
-    return part.numbers.keys() | part.texts.keys() | part.segment.keys() | part.scores.keys()
-
-
-def _prune(columns: EventColumns, declared: set[str]) -> EventColumns:
-    """Leave out what no valid row has, so that columns do not tell which bad rows stood beside them."""
-    columns.numbers = {
-        name: values for name, values in columns.numbers.items() if name in declared or not np.isnan(values).all()
-    }
-    columns.texts = {name: values for name, values in columns.texts.items() if name in declared or values.has_text}
-    columns.segment = {key: values for key, values in columns.segment.items() if values.has_text}
-    columns.scores = {name: values for name, values in columns.scores.items() if not np.isnan(values).all()}
-    columns.trace_id = columns.trace_id if _any_text(columns.trace_id) else None
-    columns.extra = columns.extra if _any_text(columns.extra) else None
-    return columns
-
-
-def _any_text(values: TextColumn | None) -> bool:
-    return values is not None and values.has_text

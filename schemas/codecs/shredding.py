@@ -6,6 +6,7 @@ Both give the same values: which of them reads a message is a matter of speed al
 from __future__ import annotations
 
 import ctypes
+import secrets
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,6 +32,7 @@ _END = b"\0"
 _LINE = 64
 
 _POWER_MIN, _POWER_MAX = -342, 308
+_SEED = secrets.randbits(63)
 _WRONG_NUMBER, _IS_FULL = -2, -3
 _FEW_COLUMNS = 128
 
@@ -63,7 +65,7 @@ class _Job(ctypes.Structure):
 
     _fields_ = (
         ("buffer", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("end", "n", "stride", "capacity", "num_maps", "stops_when_full")),
+        *((name, ctypes.c_int64) for name in ("end", "n", "stride", "capacity", "num_maps", "stops_when_full", "seed")),
         *((name, ctypes.c_void_p) for name in ("powers", "start", "tags", "slots", "lengths")),
         *((name, ctypes.c_void_p) for name in ("key_start", "key_length", "owner", "kinds", "is_usual")),
     )
@@ -102,7 +104,7 @@ class _Shredded:
         owner, kinds = np.empty(capacity, np.int32), np.empty(capacity, np.uint32)
         arrays = (_POWERS, self._start, tags, slots, lengths, key_start, key_length, owner, kinds, self.is_usual)
         job = _Job(
-            address(buffer), end, num, stride, capacity, len(MAPS), num_columns_max < NAMES_MAX,
+            address(buffer), end, num, stride, capacity, len(MAPS), num_columns_max < NAMES_MAX, _SEED,
             *(address(array) for array in arrays),
         )  # fmt: skip
         num_columns = int(kernels.shred_json(ctypes.byref(job)))
@@ -179,6 +181,10 @@ class ShreddedBlock:
 
     def take(self, positions: Positions) -> Block:
         index = positions if self._index is None else self._index[positions]
+        if len(self._shredded.columns) + self.num_names() > _FEW_COLUMNS:
+            # Of many columns few may be left: to look for them in each would take longer than to read again.
+            sent = self._sent.take(index)
+            return ShreddedBlock(_Shredded(sent), sent, self._messages[index], None)
         return ShreddedBlock(self._shredded, self._sent, self._messages, index)
 
     def _take(self, column: ShreddedColumn) -> ShreddedColumn:
