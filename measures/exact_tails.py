@@ -20,9 +20,9 @@ _CENTRAL_SD = 5.0
 
 # A tail is summed until a term adds less than this share; what is left after TERMS_MAX terms is bounded from above.
 _NEGLIGIBLE = 1e-12
-_TERMS_MAX = 2_000
-# Between two looks at which sums are finished.
-_TERMS_A_LOOK = 16
+_TERMS_MAX = 2_048
+# Many terms at a time save calls, which are what a few tables cost; many tables cost by the terms that are in vain.
+_TERMS_A_STEP, _TERMS_A_STEP_OF_MANY, _MANY = 32, 8, 500
 
 
 def fisher_p_values(hits: ArrayLike, drawn: ArrayLike, marked: ArrayLike, total: ArrayLike) -> Floats:
@@ -70,26 +70,23 @@ def _sum_tail(a: Floats, n: Floats, k: Floats, m: Floats) -> Floats:
 
     The ratios fall, so that a geometric series bounds what is left of a sum that is cut short.
     """
-    size = len(a)
-    totals, term, total = np.ones(size), np.ones(size), np.ones(size)
-    unmarked = m - k - n
-    rows: NDArray[Any] = np.arange(size)
-    x, n_left, k_left, u_left = a.copy(), n, k, unmarked
-    for step in range(_TERMS_MAX):
+    totals, term, total = np.ones(len(a)), np.ones(len(a)), np.ones(len(a))
+    rows: NDArray[Any] = np.arange(len(a))
+    counts = np.stack([a, n, k, m - k - n])
+    num_terms = _TERMS_A_STEP if len(a) < _MANY else _TERMS_A_STEP_OF_MANY
+    for begin in range(0, _TERMS_MAX, num_terms):
+        x, n_left, k_left, u_left = counts
+        x = x + np.arange(begin, begin + num_terms)[:, None]
         ratio = (k_left - x) * (n_left - x) / ((x + 1.0) * (u_left + x + 1.0))
-        term = term * ratio
-        total = total + term
-        x = x + 1.0
-        is_last = step == _TERMS_MAX - 1
-        if is_last:
-            total = total + term * ratio / (1.0 - ratio)
-        if is_last or step % _TERMS_A_LOOK == 0:
-            totals[rows] = total
-            is_going = term > _NEGLIGIBLE * total
-            if not is_going.any():
-                break
-            rows, x, term, total = rows[is_going], x[is_going], term[is_going], total[is_going]
-            n_left, k_left, u_left = n_left[is_going], k_left[is_going], u_left[is_going]
+        terms = term * np.cumprod(ratio, axis=0)
+        total, term = total + terms.sum(axis=0), terms[-1]
+        if begin + num_terms >= _TERMS_MAX:
+            total = total + term * ratio[-1] / (1.0 - ratio[-1])
+        totals[rows] = total
+        is_going = term > _NEGLIGIBLE * total
+        if not is_going.any():
+            break
+        rows, counts, term, total = rows[is_going], counts[:, is_going], term[is_going], total[is_going]
     tail: Floats = np.exp(_log_probability(a, n, k, m) + np.log(totals))
     return tail
 
