@@ -41,8 +41,11 @@ def make_frame(num_rows: int, seed: int, shift: float = 0.0) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def apply_model(runtime: Runtime, window: str, more: str = "") -> None:
-    """Make topics and tables, and publish the model with windows of this duration, `more` being added to them."""
+def apply_model(runtime: Runtime, window: str, more: str = "", threshold: str = "0.1") -> None:
+    """Make topics and tables, and publish the model with windows of this duration, `more` being added to them.
+
+    `threshold` is that of drift, a number or `calibrated`.
+    """
     reference = make_frame(NUM_REFERENCE_ROWS, seed=1)
     reference["label"] = (np.random.default_rng(2).random(len(reference)) < reference["score"]).astype(int)
     folder = Path(runtime.data) / runtime.topics(MODEL)
@@ -50,7 +53,7 @@ def apply_model(runtime: Runtime, window: str, more: str = "") -> None:
     reference.to_parquet(folder / "reference.parquet")
     (folder / "bench.yaml").write_text(
         f"model: {MODEL}\ntask: binary\nreference: {{file: reference.parquet, interval: 1s}}\n"
-        f"windows: {{size: {window}, lateness: 0s{more}}}\nsegments: [country]\ndrift: {{threshold: 0.1}}\n"
+        f"windows: {{size: {window}, lateness: 0s{more}}}\nsegments: [country]\ndrift: {{threshold: {threshold}}}\n"
     )
     apply_spec(runtime, folder / "bench.yaml")
 

@@ -9,6 +9,7 @@ import msgspec
 import pyarrow as pa
 
 from schemas.events import Alert
+from schemas.spec import Severity
 from store.client import ClickHouse
 
 _INSTANT = pa.timestamp("ms", tz="UTC")
@@ -46,7 +47,10 @@ _COLUMNS = (
 
 
 class LastAlert(NamedTuple):
-    """The last alert of a rule and segment; instants are epoch ms. `window_start` is of its last state change."""
+    """The last alert of a rule and segment; instants are epoch ms. `window_start` is of its last state change.
+
+    `severity` and `harm` are what was last said of it.
+    """
 
     rule: str
     segment: str
@@ -54,6 +58,8 @@ class LastAlert(NamedTuple):
     state: str
     first_window_start: int
     window_start: int
+    severity: Severity
+    harm: float | None
 
 
 class FiredAlert(NamedTuple):
@@ -81,7 +87,8 @@ def read_last_alerts(ch: ClickHouse, model: str) -> dict[tuple[str, str], LastAl
         f"""
         SELECT rule, segment, alert_id, argMax(state, {_STEP}) AS last_state,
                toUnixTimestamp64Milli(min(a.window_start)) AS first_window_start,
-               toUnixTimestamp64Milli(argMax(a.window_start, {_STEP}))
+               toUnixTimestamp64Milli(argMax(a.window_start, ({_STEP}, at))), argMax(severity, ({_STEP}, at)),
+               tupleElement(argMax(tuple(harm), ({_STEP}, at)), 1)
         FROM alerts AS a FINAL
         WHERE model = {{model:String}}
         GROUP BY rule, segment, alert_id
@@ -98,7 +105,7 @@ def read_fired_alerts(ch: ClickHouse, model: str, num_max: int = 1000) -> list[F
     rows = ch.query(
         """
         SELECT rule, segment, alert_id, toUnixTimestamp64Milli(min(a.window_start)) AS first_window_start,
-               toUnixTimestamp64Milli(maxIf(a.window_end, state = 'firing'))
+               toUnixTimestamp64Milli(minIf(a.window_end, state = 'firing'))
         FROM alerts AS a FINAL
         WHERE model = {model:String}
         GROUP BY rule, segment, alert_id
@@ -117,7 +124,7 @@ def read_transitions(ch: ClickHouse, model: str, alert_ids: Sequence[str]) -> li
         f"""
         SELECT {_COLUMNS} FROM alerts AS a FINAL
         WHERE model = {{model:String}} AND alert_id IN {{ids:Array(String)}}
-        ORDER BY alert_id, {_STEP}
+        ORDER BY alert_id, {_STEP}, at
         """,  # noqa: S608 - the only insertions are constants of this module
         {"model": model, "ids": list(alert_ids)},
     )

@@ -41,8 +41,16 @@ _SCHEMA = pa.schema(
     ]
 )
 
+# What the tests of counts are measured as: the effect on a number (Kolmogorov-Smirnov at the cuts) and on a category
+# (L-infinity); and how many columns these have found, which says that all of a window's are stored.
+TESTED_NUMBER, TESTED_CATEGORY = "ks_counts", "linf_counts"
+NUM_DRIFTED = "num_drifted"
+
 # Of one measurement's revisions the last counts: of the newest spec, computed from most of the log.
 _LAST = "(m.spec_version, m.covered, m.revision)"
+
+# The ratio of what is not drift, although its p-value alone would be.
+_BELOW_ONE = 0.999
 
 
 class PerformanceRow(NamedTuple):
@@ -64,7 +72,8 @@ class PerformanceRow(NamedTuple):
 class DriftRow(NamedTuple):
     """The most drifted column of a window, segment and version ('': inputs), and how many columns drifted.
 
-    `ratio` is value / threshold for distances and alpha / p for tests: drift begins at 1.
+    `ratio` is value / threshold for distances and alpha / p for tests: drift begins at 1, and below it stays what does
+    not reach its floor. `num_rows` are the window's of that segment and version; `scale` windows are merged in it.
     """
 
     window_start: int
@@ -78,6 +87,10 @@ class DriftRow(NamedTuple):
     ratio: float
     num_drifted: int
     revision: int
+    scale: int = 1
+    num_rows: int = 0
+    p_value: float | None = None
+    alpha: float | None = None
 
 
 def insert_measurements(ch: ClickHouse, rows: Sequence[Measurement]) -> None:
@@ -113,46 +126,53 @@ def read_performance(
     return [PerformanceRow(*row) for row in rows][::-1]
 
 
-def read_drift(ch: ClickHouse, model: str, since_ms: int, num_rows_max: int = 5000) -> list[DriftRow]:
+def read_drift(
+    ch: ClickHouse, model: str, since_ms: int, *, is_calibrated: bool, num_rows_max: int = 5000
+) -> list[DriftRow]:
     """Return per window, segment and version ('': inputs) the most drifted column, ascending by window.
 
-    Its ratio is value / threshold for distances, alpha / p for tests; columns with too few rows are left out.
-    Ties go to the feature that sorts first.
+    Of the windows, single or merged, that end after `since_ms`: the tests of counts, or the distances. Columns with
+    too few rows are left out. Ties go to the feature that sorts first.
     """
     rows = ch.query(
         f"""
         SELECT toUnixTimestamp64Milli(window_start), toUnixTimestamp64Milli(window_end), segment, model_version,
                argMin(feature, worst), argMin(metric, worst), argMin(last_value, worst), argMin(last_threshold, worst),
-               -min(tupleElement(worst, 1)), countIf(last_ratio >= 1), max(last_revision)
+               -min(tupleElement(worst, 1)), countIf(last_ratio >= 1), max(last_revision), max(scale), max(last_rows),
+               tupleElement(argMin(last_p_value, worst), 1), tupleElement(argMin(last_alpha, worst), 1)
         FROM
         (
             SELECT m.window_start AS window_start, m.window_end AS window_end, m.segment AS segment,
                    m.model_version AS model_version, m.feature AS feature, m.metric AS metric,
                    argMax(ifNull(m.value, nan), {_LAST}) AS last_value,
                    argMax(ifNull(m.threshold, nan), {_LAST}) AS last_threshold,
-                   argMax(ifNull(m.p_value, -1), {_LAST}) AS last_p_value,
-                   if(last_p_value < 0, last_value / last_threshold, last_threshold / greatest(last_p_value, 1e-300))
-                       AS last_ratio,
+                   argMax(tuple(m.p_value), {_LAST}) AS last_p_value,
+                   argMax(tuple(m.alpha), {_LAST}) AS last_alpha,
                    argMax(m.status, {_LAST}) AS last_status,
-                   max(m.revision) AS last_revision,
+                   ifNull(tupleElement(last_alpha, 1) / greatest(tupleElement(last_p_value, 1), 1e-300),
+                          last_value / last_threshold) AS plain_ratio,
+                   if({{calibrated:Bool}} AND last_status != 'alert', least(plain_ratio, {_BELOW_ONE}), plain_ratio)
+                       AS last_ratio,
+                   max(m.revision) AS last_revision, argMax(m.num_rows, {_LAST}) AS last_rows, max(m.scale) AS scale,
                    (-last_ratio, feature) AS worst
             FROM measurements AS m FINAL
-            WHERE m.model = {{model:String}} AND m.kind = 'drift'
-              AND m.window_start >= fromUnixTimestamp64Milli({{since:Int64}}, 'UTC')
+            WHERE m.model = {{model:String}} AND m.kind = 'drift' AND m.feature != ''
+              AND (m.metric IN ('{TESTED_NUMBER}', '{TESTED_CATEGORY}')) = {{calibrated:Bool}}
+              AND m.window_end > fromUnixTimestamp64Milli({{since:Int64}}, 'UTC')
             GROUP BY window_start, window_end, segment, model_version, feature, metric
-            HAVING last_status NOT IN ('too_few_rows', 'no_reference') AND isFinite(last_ratio)
+            HAVING last_status NOT IN ('too_few_rows', 'no_reference', 'uncalibrated') AND isFinite(last_ratio)
         )
         GROUP BY window_start, window_end, segment, model_version
-        ORDER BY window_start DESC, window_end DESC, segment DESC, model_version DESC
+        ORDER BY window_end DESC, window_start DESC, segment DESC, model_version DESC
         LIMIT {{limit:UInt32}}
-        """,  # noqa: S608 - the only insertion is a constant of this module
-        {"model": model, "since": since_ms, "limit": num_rows_max},
+        """,  # noqa: S608 - the only insertions are constants of this module
+        {"model": model, "since": since_ms, "calibrated": is_calibrated, "limit": num_rows_max},
     )
     return [DriftRow(*row) for row in rows][::-1]
 
 
 def read_most_drifted(ch: ClickHouse, model: str, window_start: int, num_features: int) -> list[tuple[str, str, float]]:
-    """Return (feature, metric, value) of the input columns of a window that drifted most, the most drifted first."""
+    """Return (feature, metric, value) of the input columns of a window that drifted most by their distance."""
     rows = ch.query(
         f"""
         SELECT m.feature, m.metric, argMax(m.value, {_LAST}) AS last_value
@@ -160,10 +180,11 @@ def read_most_drifted(ch: ClickHouse, model: str, window_start: int, num_feature
         WHERE m.model = {{model:String}} AND m.kind = 'drift' AND m.model_version = '' AND m.segment = ''
           AND m.window_start = fromUnixTimestamp64Milli({{start:Int64}}, 'UTC')
           AND isNotNull(m.value) AND m.threshold > 0
+          AND m.scale = 1 AND m.metric NOT IN ('{TESTED_NUMBER}', '{TESTED_CATEGORY}')
         GROUP BY m.feature, m.metric
         ORDER BY last_value / argMax(m.threshold, {_LAST}) DESC, m.feature
         LIMIT {{limit:UInt32}}
-        """,  # noqa: S608 - the only insertion is a constant of this module
+        """,  # noqa: S608 - the only insertions are constants of this module
         {"model": model, "start": window_start, "limit": num_features},
     )
     return [(feature, metric, value) for feature, metric, value in rows]

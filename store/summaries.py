@@ -230,12 +230,13 @@ def _is_confirmed(place: Place, stamp: int, markers: Mapping[Place, int], presen
     return (place.topic, place.partition) in present
 
 
-def read_summaries(ch: ClickHouse, job: str, model: str, window_start: int) -> list[SummaryRow]:
-    """Give all partitions' summaries of one window; `streams.logic.summaries.merge_rows` joins them."""
+def read_summaries(ch: ClickHouse, job: str, model: str, start_ms: int, end_ms: int) -> list[SummaryRow]:
+    """Give all partitions' summaries of the windows that begin in [start, end); `streams.logic` merges them."""
     return select_summaries(
         ch,
-        "model = {model:String} AND window_start = fromUnixTimestamp64Milli({start:Int64}, 'UTC')",
-        {"job": job, "model": model, "start": window_start},
+        "model = {model:String} AND window_start >= fromUnixTimestamp64Milli({start:Int64}, 'UTC') "
+        "AND window_start < fromUnixTimestamp64Milli({end:Int64}, 'UTC')",
+        {"job": job, "model": model, "start": start_ms, "end": end_ms},
     )
 
 

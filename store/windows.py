@@ -1,8 +1,8 @@
 """Which windows were measured, and what is there now that the last measurement had not seen: labels, new versions.
 
 Owns the queries that find work for stage 2. Each part of a window's measurements ends with one row that says that all
-others are there: `quality`/`num_rows` of the whole model for what needs rows alone, and the primary metric of
-`performance` per version for what needs labels.
+others are there: `drift`/`num_drifted` for the tests of counts, `quality`/`num_rows` of the whole model for what needs
+rows, and the primary metric of `performance` per version for what needs labels.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from store.client import ClickHouse
+from store.measurements import NUM_DRIFTED
 from store.summaries import FORMAT
 
 
@@ -55,6 +56,17 @@ class MeasuredLabels(NamedTuple):
 
 def read_measured_windows(ch: ClickHouse, model: str, since_ms: int) -> dict[tuple[int, int], MeasuredWindow]:
     """Return the last measurement of every window that begins at or after `since_ms`, by (start, end)."""
+    return _read_marked(ch, model, since_ms, "quality", "num_rows")
+
+
+def read_tested_windows(ch: ClickHouse, model: str, since_ms: int) -> dict[tuple[int, int], MeasuredWindow]:
+    """Return the last test of every window, single or merged, that begins at or after `since_ms`, by (start, end)."""
+    return _read_marked(ch, model, since_ms, "drift", NUM_DRIFTED)
+
+
+def _read_marked(
+    ch: ClickHouse, model: str, since_ms: int, kind: str, metric: str
+) -> dict[tuple[int, int], MeasuredWindow]:
     rows = ch.query(
         """
         SELECT toUnixTimestamp64Milli(window_start) AS start, toUnixTimestamp64Milli(window_end) AS end,
@@ -62,12 +74,12 @@ def read_measured_windows(ch: ClickHouse, model: str, since_ms: int) -> dict[tup
                argMax(m.revision, (m.spec_version, m.covered))
         FROM measurements AS m FINAL
         WHERE model = {model:String} AND model_version = '' AND segment = '' AND feature = ''
-          AND kind = 'quality' AND metric = 'num_rows'
+          AND kind = {kind:String} AND metric = {metric:String}
           AND window_start >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')
         GROUP BY window_start, window_end
         ORDER BY window_start, window_end
         """,
-        {"model": model, "since": since_ms},
+        {"model": model, "since": since_ms, "kind": kind, "metric": metric},
     )
     return {(row[0], row[1]): MeasuredWindow(*row) for row in rows}
 

@@ -19,8 +19,10 @@ from store.windows import (
     read_last_label_at,
     read_measured_labels,
     read_measured_windows,
+    read_tested_windows,
 )
 from streams.logic.completeness import PartitionTime, WindowState, find_horizon, select_dirty
+from streams.logic.significance import find_budget
 from streams.logic.watermarks import list_sources
 
 # A label's time of storing is taken when its insert begins, so one may appear later than a newer one.
@@ -50,9 +52,15 @@ class LabelHint:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the store says of a model's windows: by start, the stamps of all, and the label counts to be measured."""
+    """What the store says of a model's windows: by start, the stamps of all, and the label counts to be measured.
+
+    `untested` are the windows, single and merged, whose counts are to be tested, by spec; `next_end` is the end of the
+    first merged window that is not complete (epoch ms; None without any).
+    """
 
     dirty: list[WindowState]
+    untested: list[tuple[PublishedSpec, list[WindowState]]]
+    next_end: int | None
     stamps: Mapping[int, list[WindowStamp]]
     measured: Mapping[tuple[int, int], MeasuredWindow]
     counts: Mapping[int, list[LabelCount]]
@@ -97,22 +105,39 @@ class WorkFinder:
         measured = read_measured_windows(self._ch, model, _EARLIEST_MS)
         states = []
         for start, parts in stamps.items():
-            published = history.in_force(start)
-            last = measured.get((start, parts[0].window_end))
-            known = last is not None and last.spec_version == published.spec_version
-            states.append(
-                WindowState(
-                    start,
-                    parts[0].window_end,
-                    published.spec_version,
-                    sum(each.stamp for each in parts),
-                    last.covered if last is not None and known else None,
-                    0 if last is None else last.revision,
-                )
-            )
-        dirty = select_dirty(states, find_model_horizon(history, markers, sizes))
+            end, covered = parts[0].window_end, sum(each.stamp for each in parts)
+            states.append(_make_state(history.in_force(start), start, end, covered, measured.get((start, end))))
+        horizon_ms = find_model_horizon(history, markers, sizes)
+        untested, next_end = self._find_untested(history, stamps, horizon_ms)
         counts, hint = self._find_labels(history, measured, hint)
-        return Found(dirty, stamps, measured, counts, hint)
+        return Found(select_dirty(states, horizon_ms), untested, next_end, stamps, measured, counts, hint)
+
+    def _find_untested(
+        self, history: ModelHistory, stamps: Mapping[int, list[WindowStamp]], horizon_ms: int | None
+    ) -> tuple[list[tuple[PublishedSpec, list[WindowState]]], int | None]:
+        """Return, by spec, the complete windows whose counts were not tested, and when the next merged one will end."""
+        by_spec = [
+            (published, list_spans(published, begin, end, stamps)) for published, begin, end in split_time(history)
+        ]
+        first = min((start for _, spans in by_spec for start, _, _ in spans), default=None)
+        if first is None:
+            return [], None
+        tested = read_tested_windows(self._ch, history.latest.model, first)
+        found: list[tuple[PublishedSpec, list[WindowState]]] = []
+        ends = []
+        for published, spans in by_spec:
+            states = []
+            for (start, end, scale), members in spans.items():
+                last = tested.get((start, end))
+                covered = sum(each.stamp for each in members)
+                if scale > 1 and (horizon_ms is None or end > horizon_ms):
+                    ends.append(end)
+                # While a flush is under way, its rows may disagree.
+                elif all(each.is_confirmed for each in members):
+                    states.append(_make_state(published, start, end, covered, last, scale))
+            if dirty := select_dirty(states, horizon_ms):
+                found.append((published, dirty))
+        return found, min(ends, default=None)
 
     def _find_labels(
         self, history: ModelHistory, measured: Mapping[tuple[int, int], MeasuredWindow], hint: LabelHint
@@ -174,6 +199,40 @@ class WorkFinder:
     def read_measured_labels(self, published: PublishedSpec, since_ms: int) -> list[MeasuredLabels]:
         """Return the last measurements with labels of the windows since then."""
         return read_measured_labels(self._ch, published.model, published.spec.performance.metrics[0], since_ms)
+
+
+def _make_state(
+    published: PublishedSpec, start: int, end: int, covered: int, last: MeasuredWindow | None, scale: int = 1
+) -> WindowState:
+    """Join what is counted of a window with its last measurement, which is of use under the same spec only."""
+    known = last is not None and last.spec_version == published.spec_version
+    return WindowState(
+        start,
+        end,
+        published.spec_version,
+        covered,
+        last.covered if last is not None and known else None,
+        0 if last is None else last.revision,
+        scale,
+    )
+
+
+def list_spans(
+    published: PublishedSpec, begin_ms: int, end_ms: int, stamps: Mapping[int, Sequence[WindowStamp]]
+) -> dict[tuple[int, int, int], list[WindowStamp]]:
+    """Return the windows that a spec tests, (start, end, number of windows in it), with the stamps of what is in them.
+
+    Only those that lie in the interval in which the spec is in force; none where a fixed threshold decides.
+    """
+    spans: dict[tuple[int, int, int], list[WindowStamp]] = {}
+    if (budget := find_budget(published)) is None:
+        return spans
+    for window_start, members in stamps.items():
+        for scale in budget.scales if begin_ms <= window_start < end_ms else ():
+            start, end = budget.span(window_start, scale)
+            if begin_ms <= start and end <= end_ms:
+                spans.setdefault((start, end, scale), []).extend(members)
+    return spans
 
 
 def find_model_horizon(

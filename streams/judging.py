@@ -25,8 +25,9 @@ from store.measurements import DriftRow, PerformanceRow, has_labels, read_drift,
 from streams.announcing import Announcer
 from streams.explaining import Explanation
 from streams.logic.alerts import Observation, Standing, Transition, advance
+from streams.logic.drift_decisions import Window, decide_windows, group_by_window
 from streams.logic.policy import name_rules
-from streams.logic.verdicts import HarmVerdict, choose_headline, choose_worst, judge_drift, judge_harm
+from streams.logic.verdicts import HarmVerdict, choose_headline, judge_harm
 from streams.outlet import Outlet
 from streams.wording import describe_drift, describe_harm
 
@@ -40,7 +41,6 @@ _NUM_EXPLAINED = 2
 # Drift is measured again within the retention only; what is older was judged long ago.
 _NUM_DRIFT_WINDOWS = 200
 
-Window = tuple[int, int]
 Explain = Callable[[PublishedSpec, int, int, Sequence[str]], list[Explanation]]
 
 
@@ -110,19 +110,18 @@ class Judge:
             versions.setdefault(row.model_version, {})[row.kind] = row
         judged = {}
         for window, versions in by_window.items():
-            version = self._find_headline(spec.model, window[0], versions)
+            sizes = {name: max(row.num_rows for row in rows.values()) for name, rows in versions.items()}
+            version = self._find_headline(spec.model, window[0], sizes)
             rows = versions.get(version, {})
             verdict = judge_harm(metric, rows.get("performance"), rows.get("estimate"), has_labels=labelled)
             judged[window] = JudgedWindow(*window, version, verdict)
         return judged
 
-    def _find_headline(
-        self, model: str, window_start: int, versions: Mapping[str, Mapping[str, PerformanceRow]]
-    ) -> str:
+    def _find_headline(self, model: str, window_start: int, num_rows: Mapping[str, int]) -> str:
+        """Return the version that speaks for a window, given how many rows each has there; '' without any."""
         roles = self._roles.at(model, window_start)
         champion = None if roles is None else roles.roles.get("champion")
-        sizes = {version: max(row.num_rows for row in rows.values()) for version, rows in versions.items()}
-        return choose_headline(champion, sizes) or ""
+        return choose_headline(champion, num_rows) or ""
 
     def _judge_harm(
         self,
@@ -175,39 +174,32 @@ class Judge:
         segments = {segment for rule_name, segment in last if rule_name == name} | {""}
         since = min(_read_from(last, name, segment) for segment in segments)
         since = max(since, newest_start - _NUM_DRIFT_WINDOWS * spec.windows.size_ms)
-        worst = self._read_drift(spec, since, windows)
+        by_segment = self._read_drift(spec, since)
         alerts = []
-        for segment in sorted(segments | set(worst)):
-            readings = worst.get(segment, {})
+        for segment in sorted(segments | set(by_segment)):
             standing = last.get((name, segment))
-            observations = [
-                Observation(*window, judge_drift(row), row.revision) for window, row in sorted(readings.items())
-            ]
-            for transition in advance(observations, _stand(standing), rule.for_):
+            decided = decide_windows(by_segment.get(segment, {}), _stand(standing))
+            readings = {(each.observation.window_start, each.observation.window_end): each.reading for each in decided}
+            transitions = advance([each.observation for each in decided], _stand(standing), rule.for_)
+            if standing is not None and not segment and (update := _find_assessment(standing, windows)):
+                transitions = [update, *transitions]
+            for transition in transitions:
                 window = (transition.window_start, transition.window_end)
-                alerts.append(
-                    self._make_drift_alert(
-                        spec, name, rule, segment, transition, readings.get(window), windows.get(window)
-                    )
-                )
+                reading, judged = readings.get(window), windows.get(window)
+                alerts.append(self._make_drift_alert(spec, name, rule, segment, transition, standing, reading, judged))
         return alerts
 
-    def _read_drift(
-        self, spec: ModelSpec, since_ms: int, windows: Mapping[Window, JudgedWindow]
-    ) -> dict[str, dict[Window, DriftRow]]:
-        """Per segment and window the column that drifted most: of the inputs and of the version that speaks."""
+    def _read_drift(self, spec: ModelSpec, since_ms: int) -> dict[str, dict[Window, list[DriftRow]]]:
+        """Per segment and window what was tested: inputs, and outputs of the version that speaks; no shadow's."""
+        rows = read_drift(self._ch, spec.model, since_ms, is_calibrated=spec.drift.threshold == "calibrated")
         found: dict[str, dict[Window, list[DriftRow]]] = {}
-        for row in read_drift(self._ch, spec.model, since_ms):
-            window = (row.window_start, row.window_end)
-            judged = windows.get(window)
-            # A shadow's outputs open no alert; without any verdict all outputs speak.
-            if row.model_version and judged is not None and row.model_version != judged.model_version:
-                continue
-            found.setdefault(row.segment, {}).setdefault(window, []).append(row)
-        return {
-            segment: {window: worst for window, rows in by_window.items() if (worst := choose_worst(rows)) is not None}
-            for segment, by_window in found.items()
-        }
+        for window, tested in group_by_window(rows, spec.windows.size_ms).items():
+            sizes = {row.model_version: row.num_rows for row in tested if row.model_version and not row.segment}
+            version = self._find_headline(spec.model, window[0], sizes)
+            for row in tested:
+                if row.model_version in ("", version):
+                    found.setdefault(row.segment, {}).setdefault(window, []).append(row)
+        return found
 
     def _make_drift_alert(
         self,
@@ -216,17 +208,23 @@ class Judge:
         rule: AlertRule,
         segment: str,
         transition: Transition,
+        standing: LastAlert | None,
         row: DriftRow | None,
         judged: JudgedWindow | None,
     ) -> Alert:
         verdict = None if judged is None else judged.verdict
-        harmed = verdict is not None and verdict.decision == "alert" and not segment
+        severity = rule.severity
+        if transition.state == "resolved" and standing is not None:
+            # Whoever was told that it fires is told that it is over.
+            severity = standing.severity
+        elif verdict is not None and verdict.decision == "alert" and not segment:
+            severity = _raise_severity(spec, rule)
         return self._make_alert(
             spec,
             name,
             segment,
             transition,
-            severity=_raise_severity(spec, rule) if harmed and transition.state != "resolved" else rule.severity,
+            severity=severity,
             model_version=row.model_version if row else "",
             kind="drift",
             metric=row.metric if row else "",
@@ -234,8 +232,8 @@ class Judge:
             value=row.value if row else None,
             threshold=row.threshold if row else None,
             harm=verdict.harm if verdict else None,
-            reason=describe_drift(transition, row, verdict),
-            evidence={"num_drifted": row.num_drifted} if row else {},
+            reason=describe_drift(transition, row, verdict, spec.windows.size_ms),
+            evidence=_list_drift_evidence(row),
         )
 
     def _make_alert(
@@ -244,7 +242,12 @@ class Judge:
         name = identity.alert_id(spec.model, rule, segment, transition.first_window_start)
         return Alert(
             alert_id=name,
-            transition_id=identity.transition_id(name, transition.state, transition.window_start, transition.revision),
+            transition_id=identity.transition_id(
+                name,
+                "assessed" if transition.cause == "assessed" else transition.state,
+                transition.window_start,
+                transition.revision,
+            ),
             model=spec.model,
             rule=rule,
             segment=segment,
@@ -293,11 +296,47 @@ def _stand(last: LastAlert | None) -> Standing | None:
     )
 
 
+def _find_assessment(standing: LastAlert, windows: Mapping[Window, JudgedWindow]) -> Transition | None:
+    """Say once more that drift fires, when it is first known whether it hurts."""
+    if standing.state != "firing" or standing.harm is not None:
+        return None
+    known = [
+        each
+        for each in windows.values()
+        if each.window_start >= standing.first_window_start
+        and each.verdict.decision != "unknown"
+        and each.verdict.harm is not None
+        and each.verdict.reading is not None
+    ]
+    if not known:
+        return None
+    first = min(known, key=lambda each: each.window_start)
+    assert first.verdict.reading is not None
+    return Transition(
+        "firing",
+        standing.first_window_start,
+        first.window_start,
+        first.window_end,
+        first.verdict.reading.revision,
+        "assessed",
+    )
+
+
 def _raise_severity(spec: ModelSpec, rule: AlertRule) -> Severity:
     """Drift that hurts is as urgent as harm itself."""
     order: list[Severity] = ["info", "low", "high", "critical"]
     harm = [each.severity for _, each in name_rules(spec) if each.when == "harm"] or ["high"]
     return max([rule.severity, harm[0]], key=order.index)
+
+
+def _list_drift_evidence(row: DriftRow | None) -> dict[str, Any]:
+    if row is None:
+        return {}
+    evidence: dict[str, Any] = {"num_drifted": row.num_drifted}
+    if row.alpha is not None:
+        evidence |= {"p_value": row.p_value, "alpha": row.alpha, "num_windows": row.scale}
+        evidence |= {"tested_from": row.window_start, "tested_to": row.window_end, "num_rows": row.num_rows}
+    return evidence
 
 
 def _list_evidence(reading: PerformanceRow | None, explained: Sequence[Explanation]) -> dict[str, Any]:

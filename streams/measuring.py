@@ -19,9 +19,11 @@ from store.client import ClickHouse
 from store.event_reads import input_source
 from store.summaries import SummaryRow, read_summaries
 from store.windows import read_label_counts
+from streams.comparing import Comparer, CompareTask
 from streams.explaining import Explanation, explain_feature
 from streams.feeding import Feed, feed_window
 from streams.logic.distances import SampledRows, measure_inputs, measure_outputs
+from streams.logic.drift_tests import attach_tests, count_windows, merge_counts
 from streams.logic.measured import WindowContext
 from streams.logic.outcomes import find_labelled, measure_estimated, measure_realized
 from streams.logic.quality import choose_inputs, make_marker, measure_quality
@@ -84,6 +86,11 @@ class WindowMeasurer:
         self._references = References(self._ch)
         self._reader = WindowReader(self._ch)
         self._clock = SystemClock()
+        self._comparer = Comparer(self._ch, self._references, self._clock)
+
+    def compare_windows(self, task: CompareTask) -> list[Measurement]:
+        """Test the counts of windows, single and merged; see `Comparer.compare`."""
+        return self._comparer.compare(task)
 
     def measure_window(self, task: WindowTask) -> Measured:
         """Measure what needs no labels: quality, drift of inputs and outputs, estimates, detectors."""
@@ -112,6 +119,9 @@ class WindowMeasurer:
             sampled = current if outputs is rows.inputs else self._sample(context, outputs)
             found += self._measure_version(context, version, size, sampled, own_hashes.get(version, ""))
             feeds += self._feed(context, outputs, version, lambda on: on == "score")
+        if published.spec.drift.threshold == "calibrated":
+            counts = merge_counts(count_windows(summaries, published, task.topic_of["records"]).values())
+            found = attach_tests(found, self._comparer.compare_window(context, counts, own_hashes))
         return _collect(found, make_marker(context, num_rows, len(rows.inputs)), feeds)
 
     def measure_labels(self, task: LabelTask) -> Measured:
@@ -156,7 +166,7 @@ class WindowMeasurer:
         return [explain_feature(published, reference, rows, feature) for feature in features]
 
     def _read_summaries(self, task: WindowTask, published: PublishedSpec) -> list[SummaryRow]:
-        return read_summaries(self._ch, task.job, published.model, task.window_start)
+        return read_summaries(self._ch, task.job, published.model, task.window_start, task.window_end)
 
     def _choose_source(self, task: WindowTask, published: PublishedSpec, inputs: Merged | None) -> Source:
         if inputs is None:
@@ -210,6 +220,11 @@ def start_process(connection: ClickHouseConnection, privacy_key: bytes) -> None:
     global _measurer
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     _measurer = WindowMeasurer(connection, privacy_key)
+
+
+def compare_windows(task: CompareTask) -> list[Measurement]:
+    """Run in a process of the pool: see `WindowMeasurer.compare_windows`."""
+    return _get_measurer().compare_windows(task)
 
 
 def measure_window(task: WindowTask) -> Measured:

@@ -1,4 +1,4 @@
-"""Looks after one model at a time: finds the windows to measure, has them measured, stores and sends, has them judged.
+"""Looks after one model at a time: finds the windows to test and to measure, stores and sends, has them judged.
 
 Nothing is remembered that could not be read again: what is to be done is asked of the store, so a look can be taken at
 any time, by anyone, and be broken off anywhere. Everything here blocks; it runs in threads beside Faust's event loop.
@@ -19,9 +19,10 @@ from schemas.spec import ModelHistory, PublishedSpec, encode_published
 from store.client import ClickHouse
 from store.detectors import insert_detections, insert_state, read_fed_windows
 from store.markers import read_sink_markers
-from store.measurements import insert_measurements
+from store.measurements import NUM_DRIFTED, insert_measurements
 from store.summaries import WindowStamp, read_stamps
 from store.windows import LabelCount, MeasuredWindow, read_label_counts
+from streams.comparing import CompareTask
 from streams.explaining import Explanation
 from streams.finding import Found, LabelHint, WorkFinder, split_time
 from streams.judging import Judge
@@ -30,6 +31,7 @@ from streams.measuring import (
     LabelTask,
     Measured,
     WindowTask,
+    compare_windows,
     explain_window,
     measure_labels,
     measure_window,
@@ -42,11 +44,16 @@ log = logging.getLogger(__name__)
 Place = tuple[str, str, int]
 Pace = Literal["idle", "waiting"]
 
+_LONG_AGO_MS = -(2**62)
+
 # A window of 50,000 rows, 50 features and 100 segments takes about half a minute on a slow machine.
 _MEASURE_TIMEOUT_S = 300.0
 _EXPLAIN_TIMEOUT_S = 60.0
 _SINK_TIMEOUT_S = 5.0
 _SINK_POLL_S, _SINK_POLL_S_MAX = 0.05, 0.5
+
+# Windows whose counts are tested by one call: of 50 features in 100 segments, each takes some 50 ms.
+_NUM_TESTED_MAX = 64
 
 # While windows were measured more may have come, often the labels of the window before; so it is asked once more.
 _NUM_ROUNDS = 2
@@ -59,6 +66,7 @@ class _Seen:
     is_repeated: bool = False  # what an earlier process may have stored and not sent was sent again
     is_judged: bool = False  # nothing was measured since the last judgement
     labels: LabelHint = field(default_factory=LabelHint)
+    next_end: int | None = _LONG_AGO_MS  # when the next merged window is complete, event time
 
 
 class Monitor:
@@ -102,7 +110,17 @@ class Monitor:
         except BaseException:
             # A window may be measured, and its labels not: nothing but the labels says so, however old they are.
             seen.labels = LabelHint()
+            # What was stored may not have been sent.
+            seen.is_repeated = seen.is_judged = False
             raise
+
+    def find_next_end(self, model: str) -> int | None:
+        """Return when (event time, epoch ms) the model's next merged window is complete; None if there is none.
+
+        Of a model that was not looked at yet this is not known: then it is long ago.
+        """
+        seen = self._seen.get(model)
+        return _LONG_AGO_MS if seen is None else seen.next_end
 
     def forget(self, model: str) -> None:
         """Drop what is remembered of a model; the next look asks the store for everything."""
@@ -111,6 +129,7 @@ class Monitor:
     def _look(self, history: ModelHistory, seen: _Seen) -> Pace:
         for _ in range(_NUM_ROUNDS):
             found = self._finder.find(history, seen.labels)
+            seen.next_end = found.next_end
             newest = max((start for start, _ in found.measured), default=None)
             if not seen.is_judged and newest is not None:
                 if not seen.is_repeated:
@@ -118,6 +137,11 @@ class Monitor:
                     self._feed_errors(history)
                 self._judge.judge(history, newest)
             seen.is_repeated = seen.is_judged = True
+            for published, states in found.untested:
+                seen.is_judged = False
+                newest = max(states[-1].window_end - published.window_size_ms, newest or 0)
+                self._test_counts(history, published, states, newest)
+                seen.is_judged = True
             for start in found.starts:
                 newest = start if newest is None else max(newest, start)
                 seen.is_judged = False
@@ -127,9 +151,29 @@ class Monitor:
                 seen.is_judged = True
             # Only now: labels whose windows were not reached are to be found again.
             seen.labels = found.hint
-            if not found.starts:
+            if not found.starts and not found.untested:
                 return "waiting" if seen.labels.is_recent(self._clock.monotonic_s()) else "idle"
         return "waiting"
+
+    def _test_counts(
+        self, history: ModelHistory, published: PublishedSpec, states: Sequence[WindowState], newest_start: int
+    ) -> None:
+        """Test the counts of complete windows, and have them judged at once: nothing waits for the rows.
+
+        1. store all but the markers;
+        2. judge;
+        3. send all, and wait for the log;
+        4. store the markers: the windows are tested.
+        A crash before 4 tests the windows again, with the same result under the same revision.
+        """
+        for first in range(0, len(states), _NUM_TESTED_MAX):
+            chosen = tuple(states[first : first + _NUM_TESTED_MAX])
+            task = CompareTask(encode_published(published), self._job, dict(self._topic_of), chosen)
+            found = self._pool.run(_MEASURE_TIMEOUT_S, compare_windows, task)
+            insert_measurements(self._ch, [each for each in found if each.metric != NUM_DRIFTED])
+            self._judge.judge(history, newest_start)
+            self._outlet.send("measurements", found, published.model)
+            insert_measurements(self._ch, [each for each in found if each.metric == NUM_DRIFTED])
 
     def _work_on(self, history: ModelHistory, found: Found, start: int) -> bool:
         """Measure one window, first what needs no labels; false if it has to wait."""

@@ -11,14 +11,19 @@ from schemas.spec import PublishedSpec
 from store.client import ClickHouse
 from store.reference import read_reference
 from store.windows import read_version_references
+from streams.logic.dependence import learn_blocks
 from streams.logic.distances import SampledRows
+from streams.logic.drift_tests import ReferenceCounts
+from streams.logic.layouts import Part
 from streams.logic.outcomes import ReferenceProfile, profile_reference
+from streams.logic.reference_counts import count_reference, count_reference_windows
 from streams.logic.rows import from_reference
 
 # A reference of 100,000 rows and 20 columns takes 20 MB, its samples as much again, and once more for each segment key.
 # The one in use is kept however large it is.
 _NUM_BYTES_MAX = 256 << 20
 _NUM_PROFILES_MAX = 64
+_NUM_COUNT_BYTES_MAX = 64 << 20
 
 Value = TypeVar("Value")
 
@@ -30,6 +35,7 @@ class References:
         self._ch = ch
         self._rows: OrderedDict[Hashable, SampledRows] = OrderedDict()
         self._profiles: OrderedDict[Hashable, ReferenceProfile] = OrderedDict()
+        self._counts: OrderedDict[Hashable, ReferenceCounts] = OrderedDict()
 
     def read_own_hashes(self, model: str) -> dict[str, str]:
         """Return the hash of the reference of every version that has its own."""
@@ -62,6 +68,29 @@ class References:
             lambda memory: len(memory) > _NUM_PROFILES_MAX,
             lambda: profile_reference(published, self.read(published, reference_hash).rows, is_own=bool(own_hash)),
         )
+
+    def count(self, published: PublishedSpec, reference_hash: str, part: Part, scale: int) -> ReferenceCounts:
+        """Return the reference's counts, and with `rows: blocks` what its blocks of so many windows have taught."""
+        is_blocked = published.spec.drift.rows == "blocks"
+
+        def load() -> ReferenceCounts:
+            rows = self.read(published, reference_hash).rows
+            counts = count_reference(published, rows, part)
+            if not is_blocked:
+                return ReferenceCounts(counts)
+            blocks = {
+                segment: learn_blocks(published, part, *count_reference_windows(published, rows, part, segment), scale)
+                for segment in counts
+            }
+            return ReferenceCounts(counts, blocks)
+
+        # Without blocks they are the same at every scale.
+        key = (published.model, published.spec_version, reference_hash, part, scale if is_blocked else 1)
+
+        def is_full(memory: OrderedDict[Hashable, ReferenceCounts]) -> bool:
+            return sum(each.num_bytes for each in memory.values()) > _NUM_COUNT_BYTES_MAX
+
+        return _remember(self._counts, key, is_full, load)
 
 
 def _remember(

@@ -13,7 +13,7 @@ from schemas.columns import Kind
 from schemas.connections import Runtime
 from schemas.errors import Retryable
 from schemas.events import DeadLetter, encode_event
-from schemas.spec import Catalogue
+from schemas.spec import Catalogue, PublishedSpec
 from store.client import ClickHouse
 from store.dead_letters import dead_letter_rows
 from store.expiry import delete_ids, delete_other_lives, delete_windows
@@ -121,8 +121,8 @@ class StateStore:
         expiries = {}
         for (model, version), watermark_ms in slowest.items():
             if (history := catalogue.get(model)) is not None:
-                retention_ms = max(p.spec.windows.retention * p.window_size_ms for p in history.versions)
-                expiries[model, version] = watermark_ms - retention_ms
+                kept_ms = max(_find_kept_ms(published) for published in history.versions)
+                expiries[model, version] = watermark_ms - kept_ms
         return expiries
 
     def _write_dead(self, letters: list[DeadLetter]) -> None:
@@ -146,3 +146,13 @@ class StateStore:
         except Retryable as error:
             # The markers are durable, and stage 2 looks at them every few seconds anyway.
             log.warning("stage 2 is not told of %d closed windows: %s", len(news), error)
+
+
+def _find_kept_ms(published: PublishedSpec) -> int:
+    """Give how long after its end a window's summary is needed: its retention, and that of those merged with it."""
+    # SciPy takes longer to import than stage 1 needs to start.
+    from streams.logic.significance import find_budget
+
+    budget = find_budget(published)
+    num_merged = 0 if budget is None else max(budget.scales)
+    return (published.spec.windows.retention + num_merged) * published.window_size_ms

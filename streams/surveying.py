@@ -28,20 +28,25 @@ class Surveyor:
         job: str,
         topic_of: Mapping[str, str],
         partitions: Callable[[], Mapping[tuple[str, str], int]],
+        next_end: Callable[[str], int | None],
     ) -> None:
-        """`topic_of` names the topics; `partitions` gives the sizes of the present ones by (topic, topic_id)."""
+        """`topic_of` names the topics; `partitions` gives the sizes of the present ones by (topic, topic_id).
+
+        `next_end` gives when (event time, epoch ms) a model's next merged window is complete; None if it has none.
+        """
         self._ch = ch
         self._job = job
         self._topic_of = topic_of
         self._partitions = partitions
+        self._next_end = next_end
         self._known: dict[str, ModelHistory] = {}
         self._labels_at: dict[str, int] = {}
         self._late_ends: dict[str, Mapping[Place, int]] = {}
 
     def find(self, histories: Mapping[str, ModelHistory]) -> set[str]:
-        """Return those of the models with a complete window that is not measured as far as it is counted, with new
-        labels or with what came too late for anything but them, with another spec than before, and of those that
-        were not among them before what is not judged yet.
+        """Return those of the models with a complete window that is not measured as far as it is counted, with a merged
+        window that has become complete, with new labels or with what came too late for anything but them, with another
+        spec than before, and of those that were not among them before what is not judged yet.
         """
         found = {model for model, history in histories.items() if self._known.get(model, history) is not history}
         if histories.keys() - self._known.keys():
@@ -61,11 +66,12 @@ class Surveyor:
         sizes = self._partitions()
         # Before the summaries: time that has come since only makes windows complete of which the next survey will know.
         markers = read_markers(self._ch, self._job, {topic for topic, _ in sizes})
+        unmeasured = read_unmeasured(self._ch, self._job)
         found = set()
-        for model, windows in read_unmeasured(self._ch, self._job).items():
-            if (history := histories.get(model)) is None:
-                continue
-            ends = [end for start, end in windows if is_in_force(history, start, end)]
+        for model, history in histories.items():
+            ends = [end for start, end in unmeasured.get(model, ()) if is_in_force(history, start, end)]
+            if (next_end := self._next_end(model)) is not None:
+                ends.append(next_end)
             horizon = find_model_horizon(history, markers, sizes) if ends else None
             if horizon is not None and min(ends) <= horizon:
                 found.add(model)

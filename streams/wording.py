@@ -24,6 +24,8 @@ _NAMES = {
     "psi": "population stability index",
     "ks": "Kolmogorov-Smirnov distance",
     "chisquare": "chi-square statistic",
+    "ks_counts": "Kolmogorov-Smirnov distance",
+    "linf_counts": "largest difference of a share",
 }
 
 
@@ -60,16 +62,38 @@ def describe_harm(
     return "; ".join(parts)
 
 
-def describe_drift(transition: Transition, reading: DriftRow | None, harm: HarmVerdict | None) -> str:
+def describe_drift(transition: Transition, reading: DriftRow | None, harm: HarmVerdict | None, size_ms: int) -> str:
     """Say why an alert of drift changed its state, and whether the drift hurts."""
+    effect = _describe_effect(harm)
+    if transition.cause == "assessed":
+        return f"this drift goes on; {effect}"
     if reading is None:
         return "measured anew, no column of this alert has drifted any more"
     column = reading.feature if not reading.model_version else f"{reading.feature} of version {reading.model_version}"
     what = f"{name_metric(reading.metric)} {format_value(reading.value)} of {column}"
+    if reading.alpha is not None:
+        return _describe_test(transition, reading, what, effect)
     if transition.state == "resolved":
         return f"{what}, the column that differs most, is within its threshold {format_value(reading.threshold)}"
-    others = f" ({reading.num_drifted} columns have drifted)" if reading.num_drifted > 1 else ""
-    words = f"{what} has reached its threshold {format_value(reading.threshold)}{others}"
+    return f"{what} has reached its threshold {format_value(reading.threshold)}{_count_others(reading)}; {effect}"
+
+
+def _describe_test(transition: Transition, reading: DriftRow, what: str, effect: str) -> str:
+    merged = f" over {reading.scale} windows" if reading.scale > 1 else ""
+    sure = f"p = {reading.p_value:.2g}" if reading.p_value is not None else "no p-value"
+    if transition.state == "resolved":
+        return f"{what}, the column that differs most, is not surely different any more ({sure}{merged})"
+    return (
+        f"{what}{merged} is surely different from the reference ({sure}, at most {reading.alpha:.2g} was needed)"
+        f"{_count_others(reading)}; {effect}"
+    )
+
+
+def _count_others(reading: DriftRow) -> str:
+    return f" ({reading.num_drifted} columns have drifted)" if reading.num_drifted > 1 else ""
+
+
+def _describe_effect(harm: HarmVerdict | None) -> str:
     if harm is None or harm.reading is None:
-        return f"{words}; whether it hurts is not known"
-    return f"{words}; " + ("performance is harmed" if harm.decision == "alert" else "no harm to performance is seen")
+        return "whether it hurts is not known"
+    return "performance is harmed" if harm.decision == "alert" else "no harm to performance is seen"

@@ -55,7 +55,7 @@ class Workbench:
             clock,
             stop,
         )
-        self._surveyor = Surveyor(self._ch, job, topic_of, self._list_partitions)
+        self._surveyor = Surveyor(self._ch, job, topic_of, self._list_partitions, self._monitor.find_next_end)
 
     def list_models(self) -> dict[str, int]:
         """Return the models that are declared now, each with the partition of `progress` that its messages go to."""

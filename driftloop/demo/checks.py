@@ -118,7 +118,7 @@ def check_employment(facts: Facts) -> Iterator[Promise]:
         "; ".join(
             f"window {facts.grid.number(row['window_start'])}: {row['feature']}, {row['severity']}" for row in notes
         ),
-        len(at_14) == 1 and at_14[0]["feature"] == "RELP" and at_14[0]["severity"] == "info",
+        bool(at_14) and all(row["feature"] == "RELP" and row["severity"] == "info" for row in at_14),
     )
     fired, resolved = facts.changes("harm", "firing"), facts.changes("harm", "resolved")
     yield Promise(

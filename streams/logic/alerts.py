@@ -13,7 +13,7 @@ from typing import Literal
 
 Decision = Literal["alert", "ok", "unknown"]
 State = Literal["pending", "firing", "resolved"]
-Cause = Literal["run", "recovered", "restated"]
+Cause = Literal["run", "recovered", "restated", "assessed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,10 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One state change to announce; `cause` says why: a run of harmed windows, a good window, or a restatement."""
+    """One state change to announce; `cause` says why: a run of bad windows, a good window, or a restatement.
+
+    `assessed` is no change of state: what fires is told again with what has become known of it.
+    """
 
     state: State
     first_window_start: int

@@ -71,7 +71,10 @@ def _find_partition_horizon(partition: PartitionTime, published_at_ms: int, idle
 
 @dataclass(frozen=True, slots=True)
 class WindowState:
-    """One window as the store knows it: the stamps its summaries reached, and what its last measurement covered."""
+    """One window as the store knows it: the stamps its summaries reached, and what its last measurement covered.
+
+    With `scale` above 1, so many windows taken as one.
+    """
 
     window_start: int
     window_end: int
@@ -79,6 +82,7 @@ class WindowState:
     covered: int
     measured_covered: int | None  # None: never measured
     revision: int  # of the last measurement; 0 where there is none
+    scale: int = 1
 
 
 def select_dirty(windows: Sequence[WindowState], horizon_ms: int | None) -> list[WindowState]:
@@ -90,4 +94,4 @@ def select_dirty(windows: Sequence[WindowState], horizon_ms: int | None) -> list
         for each in windows
         if each.window_end <= horizon_ms and (each.measured_covered is None or each.covered > each.measured_covered)
     ]
-    return sorted(dirty, key=lambda each: (each.window_start, each.window_end))
+    return sorted(dirty, key=lambda each: (each.window_end, each.window_start))

@@ -13,7 +13,7 @@ from schemas.spec import ModelSpec, PublishedSpec
 class WindowContext:
     """One window being measured: instants in epoch ms; `covered` and `revision` go into each of its rows.
 
-    `source` names the topic that the inputs were counted from.
+    `source` names the topic that the inputs were counted from, `scale` says how many windows are measured as one.
     """
 
     published: PublishedSpec
@@ -23,6 +23,7 @@ class WindowContext:
     revision: int
     computed_at: int
     source: str = ""
+    scale: int = 1
 
     @property
     def spec(self) -> ModelSpec:
@@ -73,6 +74,7 @@ class WindowContext:
             revision=self.revision,
             spec_version=self.published.spec_version,
             source=self.source,
+            scale=self.scale,
         )
 
 

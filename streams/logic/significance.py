@@ -53,6 +53,11 @@ def make_budget(published: PublishedSpec) -> Budget:
     return Budget(allowed.count, allowed.per_ms, windows.size_ms, windows.origin_ms, num_columns * num_segments)
 
 
+def find_budget(published: PublishedSpec) -> Budget | None:
+    """Give the same; None where a fixed threshold decides."""
+    return make_budget(published) if published.spec.drift.threshold == "calibrated" else None
+
+
 def list_tested(published: PublishedSpec, part: Part) -> list[Field]:
     """Give the columns that are tested: those with cuts or categories of the reference, but for dropped features."""
     layout, kept = lay_out(published, part), published.spec.stored_features

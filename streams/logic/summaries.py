@@ -129,6 +129,11 @@ class Summary:
 _DECODER = msgspec.msgpack.Decoder(tuple[list[int], bytes, bytes, list[tuple[bytes, int]]])
 
 
+def decode_counts(state: bytes) -> Ints:
+    """Give the counts alone of what `Summary.encode` gave; msgspec.DecodeError if `state` is none."""
+    return np.array(_DECODER.decode(state)[0], np.int64)
+
+
 @dataclass(slots=True)
 class Merged:
     """One summary over all partitions of a topic, with the spec version that says what its counts mean."""

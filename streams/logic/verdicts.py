@@ -1,4 +1,4 @@
-"""What do the measurements of a window say: harm, drift, or nothing that can be decided yet?
+"""What does the performance of a window say: harm, or nothing that can be decided yet?
 
 Owns the reading of measurements; the lives of alerts are `streams.logic.alerts`.
 """
@@ -50,13 +50,6 @@ def judge_harm(
         trusted = reading.kind == "performance" or not has_labels
         return HarmVerdict("ok" if trusted else "unknown", reading, threshold, harm)
     return HarmVerdict("unknown", None, None, None)
-
-
-def judge_drift(reading: DriftRow | None) -> Decision:
-    """Decide one window and segment: `alert` where its most drifted column reaches its threshold."""
-    if reading is None or math.isnan(reading.ratio):
-        return "unknown"
-    return "alert" if reading.ratio >= 1.0 else "ok"
 
 
 def is_harmful(metric: str, value: float, lower: float, upper: float) -> bool:

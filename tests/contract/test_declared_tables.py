@@ -104,7 +104,9 @@ def test_only_the_last_revision_counts_now(ch: ClickHouse) -> None:
 def test_drift_now_is_the_last_window(ch: ClickHouse) -> None:
     _measure(ch, 0, value=0.1, feature="amount")
     _measure(ch, 1, value=0.3, feature="amount", status="alert")
-    assert ch.query("SELECT feature, value, status FROM drift_now") == [("amount", 0.3, "alert")]
+    _measure(ch, 0, value=0.2, feature="amount", status="ok", scale=6)
+    found = ch.query("SELECT feature, value, status, scale FROM drift_now ORDER BY scale")
+    assert found == [("amount", 0.3, "alert", 1), ("amount", 0.2, "ok", 6)]
 
 
 def test_open_alerts_are_those_not_resolved(ch: ClickHouse) -> None:

@@ -53,9 +53,9 @@ def fill(store: ClickHouse) -> None:
     store.insert_rows(
         "measurements",
         [
-            measure(then, 1, model_version="", feature=feature, kind="drift", metric="wasserstein", value=value,
-                    threshold=0.1, status="uncalibrated", lower=None)
-            for feature, value in (("age", 0.02), ("amount", 0.4))
+            measure(then, 1, model_version="", feature=feature, kind="drift", metric="ks_counts", value=value,
+                    threshold=0.04, p_value=p_value, alpha=1e-5, status=status, lower=None)
+            for feature, value, p_value, status in (("age", 0.02, 0.3, "ok"), ("amount", 0.4, 1e-9, "alert"))
         ],
     )  # fmt: skip
     alert = {"alert_id": "a1", "transition_id": "t1", "model": "fraud", "rule": "harm", "kind": "performance",
@@ -116,7 +116,7 @@ def test_what_was_known_then_is_not_what_is_known_now(store: ClickHouse) -> None
     assert (health["health"], health["champion"], health["realized"]) == ("harmed", "1", 0.7)
 
 
-def test_the_farthest_drift_comes_first(store: ClickHouse) -> None:
+def test_the_surest_drift_comes_first(store: ClickHouse) -> None:
     assert [row["feature"] for row in find(store, "FROM drift_now")] == ["amount", "age"]
 
 

@@ -55,7 +55,10 @@ class World:
             self.ch.command("TRUNCATE TABLE {name:Identifier}", {"name": table})
         self.histories = {model: make_history(model) for model in MODELS}
         topic_of = {"records": "records", "predictions": PLACE.topic}
-        self.surveyor = Surveyor(self.ch, JOB, topic_of, lambda: {(PLACE.topic, PLACE.topic_id): 1})
+        self.next_ends: dict[str, int] = {}
+        self.surveyor = Surveyor(
+            self.ch, JOB, topic_of, lambda: {(PLACE.topic, PLACE.topic_id): 1}, lambda model: self.next_ends.get(model)
+        )
         self.mark(NOW_MS)
 
     def mark(self, watermark_ms: int, offset: int = 100) -> None:
@@ -126,6 +129,13 @@ def test_a_window_is_found_when_time_has_come_to_its_end(world: World) -> None:
     assert world.find() == set()
     world.mark(OPEN_MS + HOUR_MS, offset=101)
     assert world.find() == {MODELS[2]}
+
+
+def test_a_merged_window_is_found_when_it_ends_without_events(world: World) -> None:
+    world.next_ends["a"] = OPEN_MS + HOUR_MS
+    assert world.find() == set()
+    world.mark(OPEN_MS + HOUR_MS, offset=101)
+    assert world.find() == {"a"}
 
 
 def test_a_window_of_a_spec_that_is_not_in_force_is_left_alone(world: World) -> None:
