@@ -43,6 +43,8 @@ _KERNELS: dict[str, tuple[Any, list[Any]]] = {
     "shred_json": (_COUNT, [_POINTER]),
     # layout, columns, codes, slots, outside, slot_begin, rows, group, n, counts, low, high, limbs
     "count_rows": (None, [_POINTER] * 8 + [_COUNT] + [_POINTER] * 4),
+    # offset, rows, group, is_new, is_late, n, duplicates, late, ends: int64[groups]
+    "tally_rows": (None, [_POINTER] * 5 + [_COUNT] + [_POINTER] * 3),
     # limbs, number of sums, words
     "carry_sums": (None, [_POINTER, _COUNT, _POINTER]),
     # buffer, size, since, room, then offset, timestamp, value, key and headers by start and length, number of headers

@@ -24,16 +24,12 @@ static inline void add_exactly(int64_t *limbs, double value) {
     uint32_t shift = (exponent - 1) & 31;
     int64_t *limb = limbs + ((exponent - 1) >> 5);
     uint64_t low = mantissa << shift;
-    uint64_t high = shift ? mantissa >> (64 - shift) : 0;
-    if (bits >> 63) {
-        limb[0] -= (int64_t)(low & 0xffffffffULL);
-        limb[1] -= (int64_t)(low >> 32);
-        limb[2] -= (int64_t)high;
-    } else {
-        limb[0] += (int64_t)(low & 0xffffffffULL);
-        limb[1] += (int64_t)(low >> 32);
-        limb[2] += (int64_t)high;
-    }
+    uint64_t high = mantissa >> 1 >> (63 - shift);
+    /* Around a centre every other value is negative, so no branch: it would be guessed wrong as often. */
+    int64_t sign = -(int64_t)(bits >> 63);
+    limb[0] += ((int64_t)(low & 0xffffffffULL) ^ sign) - sign;
+    limb[1] += ((int64_t)(low >> 32) ^ sign) - sign;
+    limb[2] += ((int64_t)high ^ sign) - sign;
 }
 
 /* `cuts` are padded with infinity to 2^k - 1; gives for each value the number of cuts below it. */
@@ -109,6 +105,17 @@ EXPORT void count_rows(const layout_t *layout, const uint64_t *columns, const ui
             of_group[own[value]]++;
             if (refused[value] >= 0) of_group[refused[value]]++;
         }
+    }
+}
+
+/* By group: how many rows are not new, how many are late, and the offset behind the last of them, in the log's order. */
+EXPORT void tally_rows(const int64_t *offset, const int64_t *rows, const int32_t *group, const uint8_t *is_new,
+                       const uint8_t *is_late, int64_t n, int64_t *duplicates, int64_t *late, int64_t *ends) {
+    for (int64_t i = 0; i < n; i++) {
+        int32_t g = group[i];
+        duplicates[g] += !is_new[i];
+        late[g] += is_late[i];
+        ends[g] = offset[rows[i]] + 1;
     }
 }
 

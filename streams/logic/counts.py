@@ -22,6 +22,7 @@ from streams.logic.summaries import Summary
 Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 # What the sums of a batch may take at once (544 bytes each): beyond that the groups are counted in several goes.
 _LIMB_BYTES_MAX = 32 << 20
@@ -135,6 +136,19 @@ class GroupCounts:
             self.counts[group].copy(), self.low[group].copy(), self.high[group].copy(),
             read_sums(self.limbs[group]), int(self.num_rows[group]),
         )  # fmt: skip
+
+
+def tally_rows(
+    offset: Ints, rows: Ints, group: Codes, is_new: Mask, is_late: Mask, num_groups: int
+) -> tuple[Ints, Ints, Ints]:
+    """Give by group the number of duplicates, that of late events, and the offset behind the last event.
+
+    `offset` int64 has an entry for every row of a batch, `rows` are positions there, in log order, the rest is theirs.
+    """
+    num_duplicates, num_late, ends = (np.zeros(num_groups, np.int64) for _ in range(3))
+    columns = (np.ascontiguousarray(column) for column in (offset, rows, group, is_new, is_late))
+    kernels.tally_rows(*map(address, columns), len(rows), address(num_duplicates), address(num_late), address(ends))
+    return num_duplicates, num_late, ends
 
 
 def code_texts(texts: TextColumn) -> CodedText:

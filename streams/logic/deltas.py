@@ -23,9 +23,10 @@ from schemas.spec import Catalogue, ModelHistory, PublishedSpec
 from schemas.texts import TextColumn
 from schemas.validation import Validated
 from store.summaries import IdBlock
-from streams.logic.counts import CodedRows, GroupCounts, code_texts
+from streams.logic.counts import CodedRows, GroupCounts, code_texts, tally_rows
 from streams.logic.dedup import SeenIds
 from streams.logic.layouts import OTHER, Part, lay_out
+from streams.logic.runs import list_distinct, list_pairs, number_values, pick
 from streams.logic.summaries import Summary
 from streams.logic.watermarks import EVERY_VERSION, INPUTS, Watermarks, run_watermark
 from streams.logic.windows import Assignment, assign_windows
@@ -221,22 +222,22 @@ class _Counting:
     def _advance(self, version: str, rows: Ints, assigned: Assignment) -> Ints:
         """Raise a version's watermark; give the one before each of its rows."""
         model = self.columns.model
-        offset = self.columns.offset[rows]
+        offset = pick(self.columns.offset, rows)
         initial = self.known.watermarks.get(model, version)
-        before, after = run_watermark(initial, assigned.watermark[rows], offset, self.raised)
+        before, after = run_watermark(initial, pick(assigned.watermark, rows), offset, self.raised)
         last_append_ms = int(self.batch.timestamps[np.searchsorted(self.batch.offsets, offset[-1])])
         self.delta.raises.append(Raise(model, version, after, last_append_ms))
         return before
 
     def _count_version(self, version: str, part: Part, rows: Ints, hashes: Hashes, assigned: Assignment) -> None:
         before = self._advance(version, rows, assigned)
-        is_late = assigned.expires_at[rows] <= before
+        is_late = pick(assigned.expires_at, rows) <= before
         for index in np.flatnonzero(is_late).tolist():
             self.delta.dead.append(self._too_late(int(rows[index]), int(before[index])))
         if is_late.any():
             rows, before = rows[~is_late], before[~is_late]
         is_new = self._remember(version, rows, hashes, before, assigned)
-        after_close = before >= assigned.end[rows]
+        after_close = before >= pick(assigned.end, rows)
         self._count_part(version, part, rows, is_new, after_close & is_new, assigned)
 
     def _count_embedded_inputs(self, assigned: Assignment) -> None:
@@ -254,26 +255,28 @@ class _Counting:
         if not len(rows):
             return
         hashes = hash_ids(columns.model, columns.record_id, None)
-        is_new = self._remember(INPUTS, rows, hashes, before[rows], assigned)
-        rows, before = rows[is_new], before[rows][is_new]
+        before = pick(before, rows)
+        is_new = self._remember(INPUTS, rows, hashes, before, assigned)
+        if not is_new.all():
+            rows, before = rows[is_new], before[is_new]
         everything = np.ones(len(rows), np.bool_)
-        self._count_part(INPUTS, "inputs", rows, everything, before >= assigned.end[rows], assigned)
+        self._count_part(INPUTS, "inputs", rows, everything, before >= pick(assigned.end, rows), assigned)
 
     def _remember(self, version: str, rows: Ints, hashes: Hashes, before: Ints, assigned: Assignment) -> Mask:
         """Tell first occurrences from duplicates, and add the first to what is to be remembered."""
-        chosen, expires_at, ordinals = hashes[rows], assigned.expires_at[rows], self.ordinals[rows]
+        chosen, ordinals = pick(hashes, rows), pick(self.ordinals, rows)
+        start, expires_at = pick(assigned.start, rows), pick(assigned.expires_at, rows)
         seen = self.known.seen(self.columns.model, version)
         is_new = seen.find_new(chosen, expires_at, ordinals, before)
-        first = rows[is_new]
-        start, expires_at, chosen, ordinals = (
-            assigned.start[first],
-            expires_at[is_new],
-            chosen[is_new],
-            ordinals[is_new],
-        )
+        if not is_new.all():
+            chosen, ordinals = chosen[is_new], ordinals[is_new]
+            start, expires_at = start[is_new], expires_at[is_new]
         # A window's identities share an expiry, but for windows that two spec versions start at the same instant.
-        for window_start, expiry in list_pairs(start, expires_at):
-            own = (start == window_start) & (expires_at == expiry)
+        pairs = list_pairs(start, expires_at)
+        for window_start, expiry in pairs:
+            own: Mask | slice = slice(None)
+            if len(pairs) > 1:
+                own = (start == window_start) & (expires_at == expiry)
             block = IdBlock(self.columns.model, version, window_start, expiry, chosen[own], ordinals[own])
             self.delta.ids.append(block)
         return is_new
@@ -281,19 +284,23 @@ class _Counting:
     def _count_part(
         self, version: str, part: Part, rows: Ints, is_new: Mask, after_close: Mask, assigned: Assignment
     ) -> None:
-        for index in np.unique(assigned.spec[rows]).tolist():
+        spec = pick(assigned.spec, rows)
+        present = list_distinct(spec)
+        for index in present.tolist():
             published = self.history.versions[index]
-            of_spec = assigned.spec[rows] == index
             coded = CodedRows(lay_out(published, part), self.columns)
-            chosen = _Chosen(rows[of_spec], is_new[of_spec], after_close[of_spec])
+            chosen = _Chosen(rows, is_new, after_close)
+            if len(present) > 1:
+                of_spec = spec == index
+                chosen = _Chosen(rows[of_spec], is_new[of_spec], after_close[of_spec])
             self._count_spec(published, version, coded, chosen, assigned)
 
     def _count_spec(
         self, published: PublishedSpec, version: str, coded: CodedRows, chosen: _Chosen, assigned: Assignment
     ) -> None:
         """Count rows as a whole and by segment: the whole is the sum of the segments of one key."""
-        window_start, window = np.unique(assigned.start[chosen.rows], return_inverse=True)
-        whole = _Grouping(self.columns.model, version, published, window.astype(np.int32), window_start, [""])
+        window_start, window = number_values(pick(assigned.start, chosen.rows))
+        whole = _Grouping(self.columns.model, version, published, window, window_start, [""])
         by_key = list(_list_segments(self.columns, whole, chosen.rows))
         if self.known.replay_until > self.columns.offset[0]:
             # Each group is to skip what its own stored summary has.
@@ -307,16 +314,11 @@ class _Counting:
             self._add(whole, counted[0].join(len(by_key[0].segments)))
 
     def _count_grouping(self, grouping: _Grouping, coded: CodedRows, chosen: _Chosen) -> _Tallies:
-        group, size = grouping.group[chosen.positions], grouping.num_groups
-        counts = coded.count(chosen.rows[chosen.is_new], group[chosen.is_new], size)
-        ends = np.zeros(size, np.int64)
-        ends[group] = self.columns.offset[chosen.rows] + 1  # in log order, so the last of each group stays
-        tallies = _Tallies(
-            counts,
-            np.bincount(group[~chosen.is_new], minlength=size),
-            np.bincount(group[chosen.after_close], minlength=size),
-            ends,
-        )
+        group, size = np.ascontiguousarray(grouping.group[chosen.positions]), grouping.num_groups
+        new = (chosen.rows, group) if chosen.is_all_new else (chosen.rows[chosen.is_new], group[chosen.is_new])
+        counts = coded.count(*new, size)
+        found = tally_rows(self.columns.offset, chosen.rows, group, chosen.is_new, chosen.after_close, size)
+        tallies = _Tallies(counts, *found)
         self._add(grouping, tallies)
         return tallies
 
@@ -373,6 +375,7 @@ class _Chosen:
         self.is_new = is_new
         self.after_close = after_close
         self.positions = slice(None) if positions is None else positions
+        self.is_all_new = bool(is_new.all())
 
     def take(self, chosen: Mask) -> _Chosen:
         """Give some of them."""
@@ -429,19 +432,10 @@ def _list_segments(columns: EventColumns, whole: _Grouping, rows: Ints) -> Itera
     for key in published.spec.segments:
         known = published.segment_values.get(key, [])
         codes = {value: code for code, value in enumerate(known)}
-        segment = code_texts(columns.segment_values(key)).map_to(codes, len(known))[rows]
+        segment = code_texts(columns.segment_values(key)).map_to(codes, len(known))
         names = [f"{key}={value}" for value in [*known, OTHER]]
-        group = whole.group * np.int32(len(names)) + segment
+        group = whole.group * np.int32(len(names)) + pick(segment, rows)
         yield _Grouping(whole.model, whole.version, published, group, whole.window_start, names)
-
-
-def list_pairs(first: Ints, second: Ints) -> list[tuple[int, int]]:
-    """Give the distinct pairs of two columns, in ascending order."""
-    if not len(first):
-        return []
-    changes = np.flatnonzero((first[1:] != first[:-1]) | (second[1:] != second[:-1])) + 1
-    starts = np.concatenate(([0], changes))
-    return sorted(set(zip(first[starts].tolist(), second[starts].tolist(), strict=True)))
 
 
 def _split(versions: TextColumn) -> Iterator[tuple[str, Ints]]:

@@ -31,10 +31,12 @@ def assign_windows(history: ModelHistory, ts: Ints) -> Assignment:
     """Give the tumbling window of each `ts` (int64[n], epoch ms) under the version in force at that instant."""
     spec = history.index_in_force(ts)
     windows = [published.spec.windows for published in history.versions]
-    size = np.array([w.size_ms for w in windows], np.int64)[spec]
-    origin = np.array([w.origin_ms for w in windows], np.int64)[spec]
-    lateness = np.array([w.lateness_ms for w in windows], np.int64)[spec]
-    retention = np.array([w.retention * w.size_ms for w in windows], np.int64)[spec]
+    # Of one version as scalars.
+    of_row = 0 if len(windows) == 1 else spec
+    size = np.array([w.size_ms for w in windows], np.int64)[of_row]
+    origin = np.array([w.origin_ms for w in windows], np.int64)[of_row]
+    lateness = np.array([w.lateness_ms for w in windows], np.int64)[of_row]
+    retention = np.array([w.retention * w.size_ms for w in windows], np.int64)[of_row]
     start = (ts - origin) // size * size + origin
     end = start + size
     return Assignment(spec, start, end, end + retention, ts - lateness)
