@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 _EARLIEST_MS = 0
 
-# The inputs whose composition explains a harmed window.
-_NUM_EXPLAINED = 2
+# The inputs that explain a window, those that drifted most: by composition, and by what the change of each would cost.
+_NUM_EXPLAINED = 5
 
 # Drift is measured again within the retention only; what is older was judged long ago.
 _NUM_DRIFT_WINDOWS = 200
@@ -91,7 +91,7 @@ class Judge:
             if rule.when == "harm":
                 alerts += self._judge_harm(history, name, rule, last.get((name, "")), windows)
             else:
-                alerts += self._judge_drift(spec, name, rule, last, windows, newest_start)
+                alerts += self._judge_drift(history, name, rule, last, windows, newest_start)
         self._announcer.announce(spec, alerts)
         insert_judgement(self._ch, spec.model, measured_at, self._clock.now_ms())
         return alerts
@@ -141,7 +141,7 @@ class Judge:
             judged = windows.get((transition.window_start, transition.window_end))
             verdict = None if judged is None else judged.verdict
             version = "" if judged is None else judged.model_version
-            explained = self._explain_harm(history, transition) if transition.state == "firing" else []
+            explained = self._explain_window(history, transition) if transition.state == "firing" else []
             reading = None if verdict is None else verdict.reading
             alerts.append(
                 self._make_alert(
@@ -164,13 +164,14 @@ class Judge:
 
     def _judge_drift(
         self,
-        spec: ModelSpec,
+        history: ModelHistory,
         name: str,
         rule: AlertRule,
         last: Mapping[tuple[str, str], LastAlert],
         windows: Mapping[Window, JudgedWindow],
         newest_start: int,
     ) -> list[Alert]:
+        spec = history.latest.spec
         segments = {segment for rule_name, segment in last if rule_name == name} | {""}
         since = min(_read_from(last, name, segment) for segment in segments)
         since = max(since, newest_start - _NUM_DRIFT_WINDOWS * spec.windows.size_ms)
@@ -186,7 +187,12 @@ class Judge:
             for transition in transitions:
                 window = (transition.window_start, transition.window_end)
                 reading, judged = readings.get(window), windows.get(window)
-                alerts.append(self._make_drift_alert(spec, name, rule, segment, transition, standing, reading, judged))
+                # Before the rows are stored there is nothing to explain with, and nothing known of harm.
+                is_known = transition.state == "firing" and not segment and judged is not None
+                explained = self._explain_window(history, transition) if is_known else []
+                alerts.append(
+                    self._make_drift_alert(spec, name, rule, segment, transition, standing, reading, judged, explained)
+                )
         return alerts
 
     def _read_drift(self, spec: ModelSpec, since_ms: int) -> dict[str, dict[Window, list[DriftRow]]]:
@@ -211,6 +217,7 @@ class Judge:
         standing: LastAlert | None,
         row: DriftRow | None,
         judged: JudgedWindow | None,
+        explained: Sequence[Explanation],
     ) -> Alert:
         verdict = None if judged is None else judged.verdict
         severity = rule.severity
@@ -232,8 +239,8 @@ class Judge:
             value=row.value if row else None,
             threshold=row.threshold if row else None,
             harm=verdict.harm if verdict else None,
-            reason=describe_drift(transition, row, verdict, spec.windows.size_ms),
-            evidence=_list_drift_evidence(row),
+            reason=describe_drift(spec.performance.metrics[0], transition, row, verdict, explained),
+            evidence=_list_drift_evidence(row) | _list_explained(explained),
         )
 
     def _make_alert(
@@ -260,8 +267,8 @@ class Judge:
             **{"feature": "", **told},
         )
 
-    def _explain_harm(self, history: ModelHistory, transition: Transition) -> list[Explanation]:
-        """Say what the harmed window is made of; an alert goes out without it rather than not at all."""
+    def _explain_window(self, history: ModelHistory, transition: Transition) -> list[Explanation]:
+        """Say what a window is made of and which change hurts; an alert goes out without it rather than not at all."""
         published = history.in_force(transition.window_start)
         drifted = read_most_drifted(self._ch, published.model, transition.window_start, _NUM_EXPLAINED)
         if not drifted:
@@ -343,6 +350,14 @@ def _list_evidence(reading: PerformanceRow | None, explained: Sequence[Explanati
     evidence: dict[str, Any] = {}
     if reading is not None:
         evidence |= {"lower": reading.lower, "upper": reading.upper, "num_rows": reading.num_rows}
+    return evidence | _list_explained(explained)
+
+
+def _list_explained(explained: Sequence[Explanation]) -> dict[str, Any]:
+    evidence: dict[str, Any] = {}
     if explained:
         evidence["composition"] = [{"feature": each.feature, "values": each.values} for each in explained]
+    blamed = [each for each in explained if each.harm is not None]
+    if blamed:
+        evidence["blame"] = [{"feature": each.feature, "harm": each.harm, "share": each.share} for each in blamed]
     return evidence

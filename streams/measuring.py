@@ -20,7 +20,7 @@ from store.event_reads import input_source
 from store.summaries import SummaryRow, read_summaries
 from store.windows import read_label_counts
 from streams.comparing import Comparer, CompareTask
-from streams.explaining import Explanation, explain_feature
+from streams.explaining import Explanation, explain_features
 from streams.feeding import Feed, feed_window
 from streams.logic.distances import SampledRows, measure_inputs, measure_outputs
 from streams.logic.drift_tests import attach_tests, count_windows, merge_counts
@@ -155,7 +155,7 @@ class WindowMeasurer:
         return _collect([each for each in found if each is not marker], marker, [])
 
     def explain_window(self, task: WindowTask, features: Sequence[str]) -> list[Explanation]:
-        """Say how the composition of some features of a window differs from the reference."""
+        """Say how some features of a window differ from the reference, and what the change of each alone would cost."""
         published = decode_published(task.published)
         context = WindowContext(published, task.window_start, task.window_end, task.covered, task.revision, 0)
         reference = self._references.read(published, published.reference_hash).rows
@@ -163,7 +163,7 @@ class WindowMeasurer:
         inputs = choose_inputs(merged, task.topic_of["records"])
         source = self._choose_source(task, published, inputs)
         rows = self._reader.read(context, source, [], task.below).inputs
-        return [explain_feature(published, reference, rows, feature) for feature in features]
+        return explain_features(published, reference, rows, features)
 
     def _read_summaries(self, task: WindowTask, published: PublishedSpec) -> list[SummaryRow]:
         return read_summaries(self._ch, task.job, published.model, task.window_start, task.window_end)

@@ -29,6 +29,10 @@ _NAMES = {
 }
 
 
+# Columns whose composition is told in words; the evidence has more.
+_NUM_TOLD = 2
+
+
 def name_metric(metric: str) -> str:
     """Return a metric's name as people write it."""
     return _NAMES.get(metric, metric)
@@ -58,13 +62,19 @@ def describe_harm(
     parts = [f"{what} is {side} the limit {limit}"]
     if verdict.harm is not None:
         parts[0] += f" ({format_value(abs(verdict.harm))} worse than in the reference)"
-    parts += [each.words for each in explanations]
-    return "; ".join(parts)
+    parts += [each.words for each in explanations[:_NUM_TOLD]]
+    return "; ".join([*parts, *_describe_blame(metric, explanations)])
 
 
-def describe_drift(transition: Transition, reading: DriftRow | None, harm: HarmVerdict | None, size_ms: int) -> str:
-    """Say why an alert of drift changed its state, and whether the drift hurts."""
-    effect = _describe_effect(harm)
+def describe_drift(
+    metric: str,
+    transition: Transition,
+    reading: DriftRow | None,
+    harm: HarmVerdict | None,
+    explanations: Sequence[Explanation],
+) -> str:
+    """Say why an alert of drift changed its state, and whether the drift hurts the primary metric."""
+    effect = "; ".join([_describe_effect(harm), *_describe_blame(metric, explanations)])
     if transition.cause == "assessed":
         return f"this drift goes on; {effect}"
     if reading is None:
@@ -91,6 +101,15 @@ def _describe_test(transition: Transition, reading: DriftRow, what: str, effect:
 
 def _count_others(reading: DriftRow) -> str:
     return f" ({reading.num_drifted} columns have drifted)" if reading.num_drifted > 1 else ""
+
+
+def _describe_blame(metric: str, explanations: Sequence[Explanation]) -> list[str]:
+    """Name the column whose change alone would cost most; nothing where none would cost anything."""
+    worst = max(explanations, key=lambda each: each.harm or 0.0, default=None)
+    if worst is None or not worst.share or worst.harm is None:
+        return []
+    name, harm = name_metric(metric), format_value(worst.harm)
+    return [f"if only {worst.feature} had changed so, {name} of the reference would be {harm} worse"]
 
 
 def _describe_effect(harm: HarmVerdict | None) -> str:

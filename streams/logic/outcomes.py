@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,18 +74,17 @@ def measure_estimated(
     return found
 
 
-def measure_metrics(spec: ModelSpec, rows: Rows) -> dict[str, float]:
-    """Measure the spec's metrics on labelled rows."""
+def measure_metrics(spec: ModelSpec, rows: Rows, metrics: Sequence[str] | None = None) -> dict[str, float]:
+    """Measure metrics, those of the spec unless given, on labelled rows."""
+    metrics = spec.performance.metrics if metrics is None else metrics
     if spec.task == "multiclass":
         classes = sorted(rows.scores)
         scores = np.column_stack([rows.scores[name] for name in classes]) if classes else None
         labels = rows.label_text if rows.label_text is not None else np.full(len(rows), None, dtype=object)
-        return measure_performance(
-            "multiclass", labels, rows.prediction_text, scores, classes or None, spec.performance.metrics
-        )
+        return measure_performance("multiclass", labels, rows.prediction_text, scores, classes or None, metrics)
     labels = rows.label if rows.label is not None else np.full(len(rows), math.nan)
     scores = rows.score if spec.task == "binary" else None
-    return measure_performance(spec.task, labels, rows.prediction, scores, None, spec.performance.metrics)
+    return measure_performance(spec.task, labels, rows.prediction, scores, None, metrics)
 
 
 def find_labelled(rows: Rows) -> npt.NDArray[np.bool_]:

@@ -46,6 +46,21 @@ def count_reference_windows(published: PublishedSpec, rows: Rows, part: Part, se
     return starts, _count(np.stack(_code(layout, rows)), window, len(starts), layout.num_slots)
 
 
+def code_cells(published: PublishedSpec, rows: Rows, feature: str) -> Ints | None:
+    """Give which cell of a feature's counts each row is in, nulls the last one; None if it is not counted by value."""
+    layout = lay_out(published, "inputs")
+    for number in layout.numbers:
+        if number.name == feature:
+            values = _find_numbers(layout, rows, feature)
+            return np.where(np.isnan(values), number.num_bins, np.searchsorted(number.cuts, values, side="left"))
+    for category in layout.categories:
+        if category.name == feature:
+            other = len(category.values)
+            codes = {value: code for code, value in enumerate(category.values)}
+            return _find_texts(layout, rows, feature).look_up(codes, other, other + 1)
+    return None
+
+
 def _count(slots: Ints, group: Ints, num_groups: int, num_slots: int) -> Ints:
     """Give int64[groups, slots]; `slots` is [columns, rows], its last value being discarded."""
     size = num_slots + 1
