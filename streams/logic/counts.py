@@ -121,7 +121,8 @@ class GroupCounts:
 
     def join(self, num_parts: int) -> GroupCounts:
         """Put `num_parts` consecutive groups together."""
-        shape = (-1, num_parts)
+        # Not -1: of a layout without numbers there is nothing to infer it from.
+        shape = (len(self.num_rows) // num_parts, num_parts)
         return GroupCounts(
             self.counts.reshape(*shape, *self.counts.shape[1:]).sum(axis=1),
             self.low.reshape(*shape, *self.low.shape[1:]).min(axis=1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from measures.calibration import compare_categories, compare_numbers
 from schemas.columns import EventColumns
@@ -17,7 +18,7 @@ from streams.logic.reference_counts import count_reference, count_reference_wind
 from streams.logic.rows import Rows
 from streams.logic.significance import compare_counts, list_tested, make_budget
 from streams.logic.summaries import merge_rows
-from tests.mixed_rows import NUM_ROWS, PUBLISHED, REFERENCE, SIZE_MS, draw_rows
+from tests.mixed_rows import FEATURES, NUM_ROWS, PUBLISHED, REFERENCE, SIZE_MS, draw_rows
 
 TOPIC_ID = "00000000-0000-0000-0000-000000000001"
 
@@ -60,6 +61,16 @@ def test_the_reference_is_counted_as_events_are() -> None:
     for key, counts in counted.items():
         assert counts.tolist() == as_events[key].tolist(), key
     assert counted["inputs", ""].sum() > NUM_ROWS * 4  # every field counts every row, and some twice
+
+
+def test_a_model_without_numbers_is_counted_whole_and_by_segment() -> None:
+    spec = replace(PUBLISHED.spec, features={"country": FEATURES["country"]}, segments=["country"])
+    published = replace(PUBLISHED, spec=spec, segment_values={"country": ["DE", "FR"]})
+    rows = draw_rows(5)
+    rows.numbers.clear()
+    as_events = count_as_events(rows, published)
+    for segment, counts in count_reference(published, rows, "inputs").items():
+        assert counts.tolist() == as_events["inputs", segment].tolist(), segment
 
 
 @pytest.mark.parametrize("segment", ["", "country=DE", "country=__other__"])
