@@ -12,13 +12,23 @@ import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from bench import bench_latency, bench_measures, bench_memory, bench_monitor, bench_recovery, bench_scaling, bench_soak
+from bench import (
+    bench_false_alarms,
+    bench_latency,
+    bench_measures,
+    bench_memory,
+    bench_monitor,
+    bench_recovery,
+    bench_scaling,
+    bench_soak,
+)
 from bench.machine import describe_load, describe_machine
 from bench.results import HEADER, Result, format_row
 from bench.surroundings import Options
 
 BENCHMARKS: dict[str, Callable[[Options], Iterable[Result]]] = {
     "measures": bench_measures.run,
+    "false_alarms": bench_false_alarms.run,
     "monitor": bench_monitor.run,
     "recovery": bench_recovery.run,
     "latency": bench_latency.run,
