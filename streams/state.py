@@ -29,7 +29,7 @@ from store.summaries import (
 from store.windows import read_unmeasured
 from streams.logic.dedup import SEEN_EVENTS_MAX
 from streams.logic.partition import Partition, Snapshot
-from streams.logic.watermarks import list_sources
+from streams.logic.watermarks import Watermarks, list_sources
 from streams.logic.windows import is_in_force
 
 log = logging.getLogger(__name__)
@@ -75,15 +75,21 @@ class StateStore:
         self._send_progress(snapshots)
 
     def delete_expired(self, owned: Sequence[Partition], catalogue: Catalogue) -> None:
-        """Delete identities and summaries that no event can change any more: the watermark has passed retention."""
-        for partition in owned:
-            watermarks = partition.watermarks
-            before = {
-                (model, version): watermarks.get(model, version)
-                for model in watermarks.models()
-                for version in watermarks.versions(model)
-            }
-            delete_ids(self._store, self._job, partition.place, before, partition.next_ordinal - SEEN_EVENTS_MAX)
+        """Delete identities and summaries that no event can change any more: the watermark has passed retention.
+
+        By the time of the markers, not of memory, which is ahead: who begins at a marker reads again what follows it,
+        and must remember what its first owner did.
+        """
+        places = {partition.place for partition in owned}
+        for marker in read_markers(self._store, self._job, {place.topic for place in places}):
+            if marker.place in places:
+                watermarks = Watermarks(marker.watermarks)
+                before = {
+                    (model, version): watermarks.get(model, version)
+                    for model in watermarks.models()
+                    for version in watermarks.versions(model)
+                }
+                delete_ids(self._store, self._job, marker.place, before, marker.next_ordinal - SEEN_EVENTS_MAX)
         topics = {partition.place.topic for partition in owned if partition.place.partition == 0}
         unmeasured = self._find_first_unmeasured(catalogue) if topics else {}
         for topic in topics:

@@ -90,20 +90,20 @@ class StoredStream:
         places = self._places(kind, partition, len(values))
         self._take(kind, partition, MessageBatch(kind, TOPIC_IDS[kind], partition, *places, list(values)), sink)
 
-    def send_watermark(self, ms: int, sink: bool = True) -> None:
-        """Say on every partition that nothing before an instant will follow."""
+    def send_watermark(self, ms: int, sink: bool = True, flush: bool = True) -> None:
+        """Say on every partition that nothing before an instant will follow; stage 1 makes it durable, or not yet."""
         for kind, partition in self._partitions:
             batch = MessageBatch(kind, TOPIC_IDS[kind], partition, *self._places(kind, partition, 1), [None],
                                  {0: [(WATERMARK_HEADER, str(ms).encode())]},
                                  {0: self.published.model.encode()})  # fmt: skip
-            self._take(kind, partition, batch, sink)
+            self._take(kind, partition, batch, sink, flush)
 
     def _places(self, kind: str, partition: int, num: int) -> tuple[np.ndarray, np.ndarray]:
         first = self._next.get((kind, partition), 0)
         self._next[kind, partition] = first + num
         return np.arange(first, first + num), np.full(num, KAFKA_TIME_MS)
 
-    def _take(self, kind: Kind, partition: int, batch: MessageBatch, sink: bool) -> None:
+    def _take(self, kind: Kind, partition: int, batch: MessageBatch, sink: bool, flush: bool = True) -> None:
         validated = validate(kind, batch, self.catalogue, KEY)
         assert not validated.dead, validated.dead[0].message
         self._held.append((kind, partition, validated.columns))
@@ -114,6 +114,8 @@ class StoredStream:
             return
         end = self._next[kind, partition]
         state.advance(state.compute(batch, validated, self.catalogue), end)
+        if not flush:
+            return
         taken = state.snapshot()
         insert_ids(self._ch, JOB, [(taken.place, block) for block in taken.ids])
         insert_summaries(self._ch, JOB, taken.rows())

@@ -492,16 +492,41 @@ def test_a_killed_measuring_process_costs_one_look(open_world: Any) -> None:
     assert not differences, "\n".join(differences[:20])
 
 
+def make_state_store(world: World, folder: Path) -> StateStore:
+    runtime = Runtime(KafkaConnection("127.0.0.1:9"), world.connection, TopicNames(), str(folder), str(folder), KEY, 1)
+    return StateStore(runtime, world.ch, JOB, SystemClock())
+
+
+def test_no_identity_is_deleted_while_the_markers_time_is_before_its_end(
+    measured_store: tuple[ClickHouseConnection, ProcessPool], tmp_path: Path
+) -> None:
+    world = World(*measured_store, truth.SPEC, truth.make_truth(1, ROWS))
+    state = make_state_store(world, tmp_path)
+    windows = world.stream.published.spec.windows
+    expired_ms = START_MS + SIZE_MS + windows.retention * SIZE_MS
+
+    def delete_expired() -> int:
+        state.delete_expired(list(world.stream._partitions.values()), world.stream.catalogue)
+        ((num_ids,),) = world.ch.query("SELECT sum(length(hashes)) FROM identities")
+        return int(num_ids)
+
+    world.send(0)
+    num_ids = delete_expired()
+    assert num_ids >= ROWS
+    # Whoever begins at the marker reads this again, and before it perhaps a duplicate.
+    world.stream.send_watermark(expired_ms, flush=False)
+    assert delete_expired() == num_ids
+    world.stream.send_watermark(expired_ms)
+    assert delete_expired() == 0
+
+
 def test_no_summary_is_deleted_before_its_window_is_measured(
     measured_store: tuple[ClickHouseConnection, ProcessPool], tmp_path: Path
 ) -> None:
     num_windows, retention = 6, 2
     spec = truth.SPEC.replace("lateness: 300s", f"lateness: 300s, retention: {retention}") + "drift: {threshold: 0.1}\n"
     world = World(*measured_store, spec, truth.make_truth(num_windows, ROWS))
-    runtime = Runtime(
-        KafkaConnection("127.0.0.1:9"), world.connection, TopicNames(), str(tmp_path), str(tmp_path), KEY, 1
-    )
-    state = StateStore(runtime, world.ch, JOB, SystemClock())
+    state = make_state_store(world, tmp_path)
 
     def delete_expired() -> set[int]:
         state.delete_expired(list(world.stream._partitions.values()), world.stream.catalogue)
