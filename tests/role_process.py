@@ -80,6 +80,13 @@ class RoleProcess:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
 
+    def freeze(self) -> None:
+        """SIGSTOP for all of it; `kill` still works, and `thaw` lets it go on."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.killpg(self.process.pid, signal.SIGCONT)
+
     def stop(self, timeout_s: float = 15) -> int:
         """End it with SIGTERM and give its exit status."""
         self.process.terminate()

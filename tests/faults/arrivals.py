@@ -63,9 +63,9 @@ def make_stream(num_events: int, seed: int) -> list[Message]:
             for record_id, value in zip(events.record_id, values, strict=True)
         ]
         arrivals.append(events.arrival)
-    refused = _make_refused(rng, int(num_events * _REFUSED_SHARE))
+    refused, refused_at = _make_refused(rng, int(num_events * _REFUSED_SHARE))
     messages += refused
-    arrivals.append(rng.uniform(START_MS, START_MS + SPAN_MS, len(refused)))
+    arrivals.append(refused_at)
     order = np.argsort(np.concatenate(arrivals), kind="stable")
     return list(_batch_some([messages[index] for index in order.tolist()]))
 
@@ -196,9 +196,23 @@ def _write_time(ts_ms: int) -> str:
     return datetime.fromtimestamp(ts_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _make_refused(rng: np.random.Generator, num: int) -> list[Message]:
-    """Messages of which something is refused; `recomputation` says what, and with which reason."""
-    ts = START_MS + SPAN_MS // 2
+def _make_refused(rng: np.random.Generator, num: int) -> tuple[list[Message], np.ndarray]:
+    """Messages of which something is refused, and their arrivals; `log_order` says what, and with which reason."""
+    arrival = rng.integers(START_MS, START_MS + SPAN_MS, num)
+    # Few of an unknown model, since each makes the worker ask for new specs.
+    strangers = rng.integers(START_MS, START_MS + SPAN_MS, NUM_PARTITIONS)
+    messages = [
+        Message(topic, int(rng.integers(NUM_PARTITIONS)), value)
+        for topic, value in (_refuse(number, int(at)) for number, at in enumerate(arrival))
+    ]
+    for partition, at in enumerate(strangers.tolist()):
+        body = {"record_id": "x", "model": "nobody", "ts": at, "features": {"amount": 5.0}}
+        messages.append(Message("records", partition, json.dumps(body).encode()))
+    return messages, np.concatenate([arrival, strangers])
+
+
+def _refuse(number: int, ts: int) -> tuple[str, bytes]:
+    """Give the topic and value of a message that comes at `ts`: one mistake after the other."""
     good = {"record_id": "x", "model": "loans", "ts": ts, "features": {"amount": 5.0, "country": "DE"}}
     output = {"record_id": "x", "model": "loans", "ts": ts, "prediction": 1, "score": 0.5}
     label = {"record_id": "x", "model": "loans", "ts": ts, "label": 1}
@@ -225,16 +239,10 @@ def _make_refused(rng: np.random.Generator, num: int) -> list[Message]:
         ("labels", {**label, "label": 3}),
         ("labels", {**label, "model": "rents", "label": [1]}),
         # The first row of the array counts, the second is refused.
-        ("records", [{**good, "record_id": "X#######"}, 7]),
+        ("records", [{**good, "record_id": f"X{number:07d}"}, 7]),
     ]
-    messages = []
-    for number in range(num):
-        topic, body = bodies[number % len(bodies)]
-        value = body if isinstance(body, bytes) else json.dumps(body).replace("#######", f"{number:07d}").encode()
-        messages.append(Message(topic, int(rng.integers(NUM_PARTITIONS)), value))
-    # Few, since each makes the worker ask for new specs.
-    stranger = json.dumps({**good, "model": "nobody"}).encode()
-    return messages + [Message("records", partition, stranger) for partition in range(NUM_PARTITIONS)]
+    topic, body = bodies[number % len(bodies)]
+    return topic, body if isinstance(body, bytes) else json.dumps(body).encode()
 
 
 def _batch_some(messages: list[Message], num_batches: int = 12) -> Iterator[Message]:

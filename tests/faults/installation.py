@@ -90,28 +90,25 @@ class Installation:
     def read_log(self) -> list[Entry]:
         """Read the inbound topics back, each partition in order; watermark messages are left out."""
         consumer = Consumer(self.runtime.kafka.librdkafka(group_id="read-back", enable_auto_commit=False))
+        topic_of = {self.runtime.topics(topic): topic for topic in INBOUND}
+        places = [TopicPartition(name, partition, 0) for name in topic_of for partition in range(NUM_PARTITIONS)]
+        ends = {
+            (place.topic, place.partition): consumer.get_watermark_offsets(place, timeout=10)[1] for place in places
+        }
+        num_left = sum(ends.values())
+        consumer.assign(places)
         entries: list[Entry] = []
-        for topic in INBOUND:
-            name = self.runtime.topics(topic)
-            for partition in range(NUM_PARTITIONS):
-                entries += _read_partition(consumer, topic, TopicPartition(name, partition, 0))
+        while num_left:
+            messages = consumer.consume(min(10_000, num_left), timeout=10)
+            assert messages, f"{num_left} messages are missing"
+            num_left -= len(messages)
+            for message in messages:
+                assert message.error() is None
+                if (value := message.value()) is not None:
+                    place = (topic_of[message.topic()], message.partition(), message.offset())
+                    entries.append(Entry(*place, message.timestamp()[1], value, message.headers() or []))
         consumer.close()
         return entries
-
-
-def _read_partition(consumer: Consumer, topic: str, place: TopicPartition) -> Iterator[Entry]:
-    _, end = consumer.get_watermark_offsets(place, timeout=10)
-    consumer.assign([place])
-    offset = -1
-    while offset < end - 1:
-        messages = consumer.consume(min(10_000, end - 1 - offset), timeout=10)
-        assert messages, f"{place} ends at {end}, but nothing comes after {offset}"
-        for message in messages:
-            assert message.error() is None
-            offset = message.offset()
-            if message.value() is not None:
-                headers = message.headers() or []
-                yield Entry(topic, place.partition, offset, message.timestamp()[1], message.value(), headers)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from tests.faults.installation import Installation
 KINDS = ("monitor", "sink", "clickhouse")
 WAIT_S = 300.0
 AIM_S = 30.0
+SETTLE_S = 0.5
 OUTAGE_S_MAX = 2.0
 
 # Stage 1: summaries stamped beyond the marker, by partition. The marker comes last.
@@ -44,8 +45,11 @@ _STORED_BEYOND = """
      GROUP BY topic, topic_id, partition) AS m USING (topic, topic_id, partition)
     WHERE reached > marker SETTINGS final = 0
 """
-_INSERTS = "SELECT '', 0 FROM system.processes WHERE query_kind = 'Insert'"
-_QUERIES = {"monitor": _COUNTED_BEYOND, "sink": _STORED_BEYOND, "clickhouse": _INSERTS}
+_WRITTEN_BEYOND = {"monitor": _COUNTED_BEYOND, "sink": _STORED_BEYOND}
+
+# Inserts under way, by who makes them; of those that come before a marker.
+_INSERTING = "SELECT 1 FROM system.processes WHERE query_kind = 'Insert' AND match(query, {tables:String})"
+_TABLES = {"monitor": "identities|summaries|dead_letters", "sink": "records|predictions|labels", "clickhouse": ""}
 
 # What a role says when its write broke off, unlike a write that found nobody there.
 _BROKEN_WRITE = re.compile(r"(?:flushing waits|waiting: )(?!.*refused).*not reachable.*")
@@ -87,43 +91,74 @@ class Killer:
         self._rng = rng
         self._feed = feed
         self._before = (0, 0)
-        self._log_sizes: dict[str, int] = {}
 
     def strike(self, kill: Kill) -> None:
         """Feed, wait for progress of both readers since the last kill, kill, and start the victim again."""
         self._feed()
         self._wait_for_progress()
-        name = kill.kind
-        if kill.kind == "monitor":
-            name = self._rng.choice([each for each in self._running.roles if each.startswith("monitor")])
         if kill.is_aimed:
             self._feed()
-            name = self._aim(kill.kind, name)
-        self._before = self._read_progress()
-        self._note_logs()
+        if kill.kind == "clickhouse":
+            self._strike_clickhouse(kill)
+            return
+        workers = [each for each in self._running.roles if each.startswith(kill.kind)]
+        name = self._rng.choice(workers)
+        if kill.is_aimed:
+            name = self._catch_writing(kill.kind, workers) or name
         self._running.kill(name)
         self.toll.killed.append(name)
-        if kill.kind == "clickhouse":
-            # Sometimes it is away long enough for much to be counted and not stored.
-            time.sleep(self._rng.uniform(0.0, OUTAGE_S_MAX))
-            self._running.start(name)
-            self._feed()
-            self._wait_for_progress()
-            self.toll.hits[kill.kind] += self._was_write_broken()
-            return
-        left = self._running.store.query(_QUERIES[kill.kind])
-        self.toll.hits[kill.kind] += any(self._is_owner(name, *place) for place in left)
+        self.toll.hits[kill.kind] += self._find_writer(kill.kind, [name]) is not None
+        self._before = self._read_progress()
         self._running.start(name)
 
-    def _aim(self, kind: str, name: str) -> str:
-        """Wait for a write under way, and say whose it is; nothing is lost if none is seen, the kill then is blind."""
+    def _strike_clickhouse(self, kill: Kill) -> None:
+        log_sizes = {name: role.log_path.stat().st_size for name, role in self._running.roles.items()}
+        if kill.is_aimed:
+            self._wait_for_insert(kill.kind, time.monotonic() + AIM_S)
+        self._running.kill(kill.kind)
+        self.toll.killed.append(kill.kind)
+        # Sometimes it is away long enough for much to be counted and not stored.
+        time.sleep(self._rng.uniform(0.0, OUTAGE_S_MAX))
+        self._running.start(kill.kind)
+        self._before = self._read_progress()
+        self._feed()
+        self._wait_for_progress()
+        # Whose write broke off has said so before it went on.
+        tails = [role.log[log_sizes[name] :] for name, role in self._running.roles.items()]
+        self.toll.hits[kill.kind] += any(_BROKEN_WRITE.search(tail) for tail in tails)
+
+    def _catch_writing(self, kind: str, workers: list[str]) -> str | None:
+        """Wait for a write under way and say whose it is: that one is left frozen. None if they are too quick."""
         deadline_s = time.monotonic() + AIM_S
+        while self._wait_for_insert(kind, deadline_s):
+            for name in workers:
+                self._running.roles[name].freeze()
+            writer = self._find_writer(kind, workers)
+            for name in workers:
+                if name != writer:
+                    self._running.roles[name].thaw()
+            if writer is not None:
+                return writer
+        return None
+
+    def _wait_for_insert(self, kind: str, deadline_s: float) -> bool:
         while time.monotonic() < deadline_s:
-            places = self._running.store.query(_QUERIES[kind])
-            if places:
-                workers = [each for each in self._running.roles if each.startswith(kind)]
-                return next((each for each in workers if self._is_owner(each, *places[0])), name)
-        return name
+            if self._running.store.query(_INSERTING, {"tables": _TABLES[kind]}):
+                return True
+        return False
+
+    def _find_writer(self, kind: str, stopped: list[str]) -> str | None:
+        """Say which of these, dead or frozen, has written beyond its marker."""
+        deadline_s = time.monotonic() + SETTLE_S
+        while True:
+            # What the server has received it writes, whoever is dead meanwhile.
+            is_inserting = self._running.store.query(_INSERTING, {"tables": _TABLES[kind]})
+            for place in self._running.store.query(_WRITTEN_BEYOND[kind]):
+                for name in stopped:
+                    if self._is_owner(name, *place):
+                        return name
+            if not is_inserting or time.monotonic() > deadline_s:
+                return None
 
     def _is_owner(self, name: str, topic: str, partition: int) -> bool:
         """Say whether a partition is written by a role: of the monitor's workers it is the one that said so last."""
@@ -131,14 +166,6 @@ class Killer:
             return True
         said = _ASSIGNED.findall(self._running.roles[name].log)
         return bool(said) and f"{topic}/{partition}@" in said[-1]
-
-    def _note_logs(self) -> None:
-        self._log_sizes = {name: len(role.log) for name, role in self._running.roles.items()}
-
-    def _was_write_broken(self) -> bool:
-        """Say whether a write broke off when ClickHouse died: then a role has said so before it went on."""
-        tails = [role.log[self._log_sizes[name] :] for name, role in self._running.roles.items()]
-        return any(_BROKEN_WRITE.search(tail) for tail in tails)
 
     def _read_progress(self) -> tuple[int, int]:
         """How many messages stage 1 and the sink have behind their markers."""

@@ -16,7 +16,7 @@ import pandas as pd
 from tests.faults import formulas
 from tests.faults.log_order import Event, Replayed, segment_of
 from tests.faults.models import MODELS, VERSIONS, Model
-from tests.faults.tables import Stored, find_stored, name_roles, tabulate, take_once
+from tests.faults.tables import Stored, find_stored, leave_out_repeated, name_roles, tabulate, take_once
 
 OTHER = "__other__"
 LABEL_COVERAGE_MIN = 0.9
@@ -72,16 +72,20 @@ class _Recomputation:
             )
         mine = [event for event in replayed.events if event.model is model]
         self.source = "records" if any(event.topic == "records" for event in mine) else "predictions"
-        is_input = [e.is_counted if self.source == "records" else e.is_counted_input for e in mine]
-        inputs = [e for e, yes in zip(mine, is_input, strict=True) if yes and e.topic == self.source]
-        self.inputs = tabulate(model, inputs, is_input=True)
-        self.outputs = tabulate(model, [e for e in mine if e.topic == "predictions" and e.is_counted])
+        sources = [e for e in mine if e.topic == self.source and e.body.get("features") is not None]
+        counted = [e for e in sources if (e.is_counted if self.source == "records" else e.is_counted_input)]
+        self.counted_inputs = tabulate(model, counted, is_input=True)
+        self.inputs = tabulate(model, leave_out_repeated(counted, sources, any_version=True), is_input=True)
+        outputs = [e for e in mine if e.topic == "predictions"]
+        self.outputs = tabulate(model, leave_out_repeated([e for e in outputs if e.is_counted], outputs))
         label = {e.record_id: float(e.body["label"]) for e in stored.labels if e.model is model}
         predictions = [e for e in stored.predictions if e.model is model]
         self.num_stored = tabulate(model, predictions, label)
         self.stored = tabulate(model, take_once(predictions), label)
         # Which segment a prediction belongs to its record says: one that was counted, but for realized performance any.
-        self.counted_segments = self._list_segment_values([e for e in mine if e.topic == "records" and e.is_counted])
+        records = [e for e in mine if e.topic == "records"]
+        counted = leave_out_repeated([e for e in records if e.is_counted], records)
+        self.counted_segments = self._list_segment_values(counted)
         self.stored_segments = self._list_segment_values([e for e in stored.records if e.model is model])
         self.counts: dict[tuple[int, str], list[int]] = {}
         for (topic, _, name, version, segment, start), counts in replayed.counts.items():
@@ -103,9 +107,9 @@ class _Recomputation:
     def _measure_inputs(self, start: int) -> Iterator[tuple[Key, Row]]:
         counts = self.counts[start, ""]
         yield from self._tell_counts(start, "", counts)
-        every = self.inputs.get((start, ""), self.inputs[None])
+        counted = self.counted_inputs.get((start, ""), self.counted_inputs[None])
         for name, declared in self.model.features.items():
-            column = every[name]
+            column = counted[name]
             shares = {"null_share": int(column.isna().sum())}
             if declared.min is not None or declared.max is not None:
                 low, high = declared.min or -math.inf, declared.max or math.inf
@@ -115,7 +119,7 @@ class _Recomputation:
             for metric, count in shares.items():
                 key = self._key(start, "", "", name, "quality", metric)
                 yield key, self._row(count / counts[0], "ok", counts[0])
-        rows = self._take_sample(every)
+        rows = self._take_sample(self.inputs.get((start, ""), self.inputs[None]))
         num_rows = len(rows) if len(rows) < self.model.exact_rows else counts[0]
         status = "too_few_rows" if num_rows < self.model.min_rows else "ok"
         key = self._key(start, "", "", "", "quality", "num_rows")

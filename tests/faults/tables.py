@@ -56,6 +56,25 @@ def take_once(events: list[Event]) -> list[Event]:
     return list(first.values())
 
 
+def leave_out_repeated(counted: list[Event], stored: list[Event], *, any_version: bool = False) -> list[Event]:
+    """Of counted events those that the rows of their window give.
+
+    A partition forgets an identity once its time is past the window's retention; the store still has the earlier event,
+    and of rows the first in the log counts, within one retention around the window. Both stand in one partition.
+    """
+    earlier: dict[tuple[str, str], list[Event]] = {}
+    for event in stored:
+        earlier.setdefault(("" if any_version else event.version, event.record_id), []).append(event)
+
+    def is_first(event: Event) -> bool:
+        model = event.model
+        since, until = event.window - model.retention_ms, event.window + model.size_ms + model.retention_ms
+        others = earlier["" if any_version else event.version, event.record_id]
+        return not any(other.place < event.place and since <= other.ts < until for other in others)
+
+    return [event for event in counted if is_first(event)]
+
+
 def tabulate(
     model: Model, events: list[Event], label: dict[str, float] | None = None, *, is_input: bool = False
 ) -> dict[Any, pd.DataFrame]:

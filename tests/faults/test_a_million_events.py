@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import os
 import random
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -31,7 +33,8 @@ from tests.stacks import why_not
 # Fewer are enough to look for something.
 NUM_EVENTS = int(os.environ.get("DRIFTLOOP_LONG_EVENTS", "1000000"))
 NUM_KILLS_EACH = 8
-NUM_HITS_MIN = 6
+# Of each kind, in the middle of a write: half of those that are aimed at one.
+NUM_HITS_MIN = 2
 SEED = 4
 # A machine that is busy with other things takes its time.
 TIMEOUT_S = 1_800
@@ -90,9 +93,11 @@ def make(num_events: int, folder: Path) -> Stream:
 
 def test_no_kill_changes_what_comes_out(stream: Stream, tmp_path: Path) -> None:
     with run_installation(tmp_path / "run", stream.specs, num_monitors=2) as running:
-        toll = send_through_kills(running, stream.messages, NUM_KILLS_EACH)
-        running.finish(FINISH_S)
+        with telling_time("kills"):
+            toll = send_through_kills(running, stream.messages, NUM_KILLS_EACH)
         check_toll(toll, NUM_KILLS_EACH, NUM_HITS_MIN)
+        with telling_time("the rest"):
+            running.finish(FINISH_S)
         check_everything(running, stream)
 
 
@@ -102,8 +107,8 @@ def test_no_kill_changes_what_comes_out_on_apache_kafka(tmp_path: Path) -> None:
     stream = make(NUM_EVENTS // 10, tmp_path / "specs")
     with run_installation(tmp_path / "run", stream.specs, num_monitors=2, kind="kafka") as running:
         toll = send_through_kills(running, stream.messages, num_each=2)
+        check_toll(toll, 2, num_hits_min=0)
         running.finish(FINISH_S)
-        check_toll(toll, 2, num_hits_min=1)
         check_everything(running, stream)
 
 
@@ -111,8 +116,9 @@ def test_the_number_of_workers_changes_no_bit(stream: Stream, tmp_path: Path) ->
     tables = []
     for num_monitors in (1, 3):
         with run_installation(tmp_path / f"run-{num_monitors}", stream.specs, num_monitors) as running:
-            running.send(stream.messages)
-            running.finish(FINISH_S)
+            with telling_time(f"{num_monitors} workers"):
+                running.send(stream.messages)
+                running.finish(FINISH_S)
             tables.append(running.store.query_arrow(EVERY_BIT))
             if num_monitors == 1:
                 check_everything(running, stream)
@@ -135,6 +141,13 @@ def send_through_kills(running: Installation, messages: list[Message], num_each:
     return killer.toll
 
 
+@contextmanager
+def telling_time(what: str) -> Iterator[None]:
+    since_s = time.monotonic()
+    yield
+    print(f"{what}: {time.monotonic() - since_s:.1f} s")
+
+
 def cut(messages: list[Message], num_pieces: int) -> Iterator[list[Message]]:
     source = iter(messages)
     while piece := list(islice(source, math.ceil(len(messages) / num_pieces))):
@@ -144,17 +157,23 @@ def cut(messages: list[Message], num_pieces: int) -> Iterator[list[Message]]:
 def check_toll(toll: Toll, num_each: int, num_hits_min: int) -> None:
     print(f"{len(toll.killed)} kills, {dict(toll.hits)} of them in the middle of a write")
     assert {kind: toll.count(kind) for kind in KINDS} == dict.fromkeys(KINDS, num_each)
-    assert toll.hits.total() >= num_hits_min
+    assert min(toll.hits[kind] for kind in KINDS) >= num_hits_min
 
 
 def check_everything(running: Installation, stream: Stream) -> None:
     """Compare all that there is in the end with its recomputation from the log as it stands."""
-    replayed = stream.recompute(running)
+    with telling_time("deciding each event"):
+        replayed = stream.recompute(running)
     assert {refused.reason for refused in replayed.refused.values()} >= {"too_late", "malformed", "unknown_model"}
     check_dead_letters(running.store, replayed.refused)
     check_stored(running.store, replayed)
     check_counts(running.store, replayed)
-    check_measurements(running.store, recompute(replayed, stream.references))
+    with telling_time("recomputing"):
+        expected = recompute(replayed, stream.references)
+    check_measurements(running.store, expected)
+    print(
+        f"{len(replayed.events)} events, {len(replayed.refused)} refused rows, {len(expected)} measurements are equal"
+    )
 
 
 def check_dead_letters(store: ClickHouse, expected: dict[Place, Refused]) -> None:
