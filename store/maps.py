@@ -135,9 +135,9 @@ def _entries(
     maps: pa.ChunkedArray | pa.Array,
 ) -> tuple[list[str], npt.NDArray[np.int64], npt.NDArray[np.int64], pa.Array]:
     """Distinct keys, and of each entry its key's position there, its row, and its item."""
-    array = pa.concat_arrays(maps.chunks) if isinstance(maps, pa.ChunkedArray) else maps
-    if len(array) == 0:
+    if len(maps) == 0:  # the answer to a query that finds nothing has no chunk at all
         return [], np.array([], np.int64), np.array([], np.int64), pa.array([], pa.null())
+    array = pa.concat_arrays(maps.chunks) if isinstance(maps, pa.ChunkedArray) else maps
     offsets = array.offsets.to_numpy()
     first, end = int(offsets[0]), int(offsets[-1])
     keys = array.keys.cast(pa.string()).slice(first, end - first).dictionary_encode()

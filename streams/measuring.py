@@ -141,14 +141,16 @@ class WindowMeasurer:
             partial(self._reader.read_labelled, context, task.model_version),
             partial(self._references.read_own_hashes, published.model),
         )
-        if not len(rows):
-            return Measured([], None, [])
         if task.feeds_only:
+            if not len(rows):
+                return Measured([], None, [])
             return _collect([], None, self._feed(context, rows, task.model_version, lambda on: on == "error"))
         profile = self._references.profile(published, own_hashes.get(task.model_version, ""))
         is_whole = len(rows) < spec.exact_rows
         num_rows = len(rows) if is_whole else task.num_predictions
-        coverage = float(find_labelled(rows).mean()) if is_whole else task.label_coverage
+        # All that was counted may count in another window, where the log has it first: that is said, too.
+        found_coverage = float(find_labelled(rows).mean()) if len(rows) else 0.0
+        coverage = found_coverage if is_whole else task.label_coverage
         found = measure_realized(context, profile, rows, num_rows, coverage, task.model_version)
         primary = spec.performance.metrics[0]
         marker = next(each for each in found if each.metric == primary and not each.segment)

@@ -492,6 +492,25 @@ def test_a_killed_measuring_process_costs_one_look(open_world: Any) -> None:
     assert not differences, "\n".join(differences[:20])
 
 
+def test_a_window_of_which_every_row_counts_elsewhere_is_measured_and_done(
+    measured_store: tuple[ClickHouseConnection, ProcessPool],
+) -> None:
+    """Version 8 scored some records again, more than an hour later: the log has them first in window 0."""
+    world = World(*measured_store, truth.SPEC, truth.make_truth(5, ROWS))
+    some = world.rows_of(0).head(5)
+    for window, rows in ((0, some), (4, some.assign(ts=some["ts"] + 4 * SIZE_MS))):
+        world.send(window)
+        world.send_rows(rows, ("predictions",), version="8")
+    world.close_window(4)
+    world.look()
+    measured = world.ch.query(
+        "SELECT window_start, num_rows, status, label_coverage, revision FROM measurements "
+        "WHERE model_version = '8' AND kind = 'performance' AND metric = 'roc_auc' AND segment = '' "
+        "ORDER BY window_start SETTINGS final = 0"
+    )
+    assert [row[1:] for row in measured] == [(5, "too_few_rows", 1.0, 1), (0, "partial", 0.0, 1)]
+
+
 def make_state_store(world: World, folder: Path) -> StateStore:
     runtime = Runtime(KafkaConnection("127.0.0.1:9"), world.connection, TopicNames(), str(folder), str(folder), KEY, 1)
     return StateStore(runtime, world.ch, JOB, SystemClock())

@@ -59,6 +59,12 @@ def test_columns_come_back() -> None:
     assert text_columns(text_map(texts, 3))["c"].to_pylist() == ["x", None, ""]
 
 
+def test_an_answer_without_chunks_has_no_columns() -> None:
+    nothing = pa.chunked_array([], pa.map_(pa.string(), pa.float64()))
+    assert number_columns(nothing) == {}
+    assert text_columns(nothing) == {}
+
+
 def test_more_bytes_than_an_array_holds_become_several(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store.maps, "_BYTES_MAX", 10)
     numbers = {"name": np.arange(9.0), "other": np.full(9, np.nan)}
