@@ -177,14 +177,15 @@ class _Recomputation:
 
     def _measure_labels(self, start: int, version: str) -> Iterator[tuple[Key, Row]]:
         """Of all that is stored, also of what came too late to be counted: labels have no end."""
-        rows = self._take_sample(self.stored.get((start, version), self.stored[None]))
-        if not rows["label"].notna().any():
+        everything = self.num_stored.get((start, version), self.num_stored[None])
+        if not everything["label"].notna().any():
             return
-        everything = self.num_stored[start, version]
+        # It may be that all of them count in other windows.
+        rows = self._take_sample(self.stored.get((start, version), self.stored[None]))
         is_whole = len(rows) < self.model.exact_rows
         for segment, part in self._split(rows, self.stored_segments[start]):
             labelled = part[part["label"].notna()]
-            coverage = len(labelled) / len(part)
+            coverage = len(labelled) / len(part) if len(part) else 0.0
             num_rows = len(part)
             if not segment and not is_whole:
                 num_rows = len(everything)
