@@ -12,23 +12,14 @@ from xxhash import xxh3_64_intdigest
 
 from schemas.texts import TextColumn
 
-_SEPARATOR = "\x00"
 
+def hash_ids(model: str, record_ids: Sequence[str | None]) -> npt.NDArray[np.uint64]:
+    """Hash the identities (model, record_id) to uint64[len(record_ids)], the same everywhere for ever.
 
-def hash_ids(
-    model: str, record_ids: Sequence[str | None], versions: Sequence[str | None] | None
-) -> npt.NDArray[np.uint64]:
-    """Hash the identities (model, record_id[, model_version]) to uint64[len(record_ids)], the same everywhere for ever.
-
-    xxh3_64 of the record_id in UTF-8, seeded with the xxh3_64 of what is constant: the model, and for predictions the
-    model, a zero byte and the version.
+    xxh3_64 of the record_id in UTF-8, seeded with the xxh3_64 of the model.
     """
     texts = TextColumn.of(record_ids)
-    if versions is None:
-        return texts.hash(np.full(len(texts), xxh3_64_intdigest(model.encode()), np.uint64))
-    codes, names = TextColumn.of(versions).factorize()
-    seeds = np.array([xxh3_64_intdigest(f"{model}{_SEPARATOR}{name}".encode()) for name in names], np.uint64)
-    return texts.hash(seeds[codes])
+    return texts.hash(np.full(len(texts), xxh3_64_intdigest(model.encode()), np.uint64))
 
 
 def alert_id(model: str, rule: str, segment: str, first_window_start: int) -> str:

@@ -62,7 +62,10 @@ def delete_windows(ch: ClickHouse, job: str, topic: str, before: Mapping[Source,
 
 
 def delete_ids(ch: ClickHouse, job: str, place: Place, before: Mapping[Source, int], before_ordinal: int) -> None:
-    """Delete a partition's identities expired by then (epoch ms by model and version) or older than an event."""
+    """Delete a partition's identities expired by then (epoch ms by model and version) or older than an event.
+
+    Those that are of inputs too go with their version: the inputs' time is that of all versions, so never behind it.
+    """
     known = ch.query(
         f"""
         SELECT model, model_version, toUnixTimestamp64Milli(min(expires_at)), min(last_ordinal) FROM identities

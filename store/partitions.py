@@ -81,21 +81,22 @@ def _read_group(
     table = ch.query_arrow(
         f"""
         SELECT place, model, model_version, toUnixTimestamp64Milli(window_start) AS start,
-               toUnixTimestamp64Milli(expires_at) AS expires, hashes, gaps, first_ordinal {_IDENTITIES}
+               toUnixTimestamp64Milli(expires_at) AS expires, hashes, gaps, first_ordinal,
+               with_inputs {_IDENTITIES}
         """,
         parameters,
     )
     places = list(below)
     blocks: dict[Place, list[IdBlock]] = {place: [] for place in places}
     hash_lists, gap_lists = (table[name].combine_chunks() for name in ("hashes", "gaps"))
-    names = ("place", "model", "model_version", "start", "expires", "first_ordinal")
+    names = ("place", "model", "model_version", "start", "expires", "first_ordinal", "with_inputs")
     columns = [table[name].to_pylist() for name in names]
-    for index, (number, model, version, start, expires, first) in enumerate(zip(*columns, strict=True)):
+    for index, (number, model, version, start, expires, first, with_inputs) in enumerate(zip(*columns, strict=True)):
         place = places[number - 1]
         hashes = hash_lists[index].values.to_numpy(zero_copy_only=False)
         ordinals = fill_gaps(first, gap_lists[index].values.to_numpy(zero_copy_only=False), len(hashes))
         known = ordinals < below[place]
-        blocks[place].append(IdBlock(model, version, start, expires, hashes[known], ordinals[known]))
+        blocks[place].append(IdBlock(model, version, start, expires, hashes[known], ordinals[known], bool(with_inputs)))
     return blocks
 
 

@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from store.client import ClickHouse
 
-# 2: identities with the numbers of their events instead of offsets.
-FORMAT = 2
+# 3: an identity that counted as output and as input stands in one row; its hash does not depend on the version.
+FORMAT = 3
 
 # {model: {version: (watermark_ms, last_append_ms)}}, the lateness already subtracted; see `streams.logic.watermarks`.
 Watermarks = dict[str, dict[str, tuple[int, int]]]
@@ -72,7 +72,10 @@ class SummaryRow:
 
 @dataclass(frozen=True, slots=True)
 class IdBlock:
-    """Identities in log order: `hashes` uint64[n], of events numbered `ordinals` int64[n], count until `expires_at`."""
+    """Identities in log order: `hashes` uint64[n], of events numbered `ordinals` int64[n], count until `expires_at`.
+
+    As outputs of a version, and `with_inputs` as inputs too; where the version is "", as inputs alone.
+    """
 
     model: str
     model_version: str
@@ -80,6 +83,7 @@ class IdBlock:
     expires_at: int
     hashes: npt.NDArray[np.uint64]
     ordinals: npt.NDArray[np.int64]
+    with_inputs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,7 @@ def insert_ids(ch: ClickHouse, job: str, placed: Sequence[tuple[Place, IdBlock]]
         "expires_at": pa.array([block.expires_at for block in blocks], _INSTANT),
         "first_ordinal": pa.array([int(block.ordinals[0]) for block in blocks], pa.uint64()),
         "last_ordinal": pa.array([int(block.ordinals[-1]) for block in blocks], pa.uint64()),
+        "with_inputs": pa.array([block.with_inputs for block in blocks], pa.bool_()),
         "hashes": _lists([block.hashes for block in blocks], pa.uint64()),
         "gaps": _lists([find_gaps(block.ordinals) for block in blocks], pa.uint32()),
     }

@@ -55,12 +55,12 @@ _KERNELS: dict[str, tuple[Any, list[Any]]] = {
     "identities_create": (_POINTER, []),
     "identities_free": (None, [_POINTER]),
     "identities_count": (_COUNT, [_POINTER]),
-    # table, hashes, ordinals, n, expires_at, watermark, age_max -> 0, or -1: no memory
-    "identities_add": (_COUNT, [_POINTER] * 3 + [_COUNT] * 4),
-    # table, hashes, expires_at, ordinals, watermark, n, age_max, is_new -> 0, or -1: no memory
-    "identities_find_new": (_COUNT, [_POINTER] * 5 + [_COUNT] * 2 + [_POINTER]),
-    # table, watermark, now, age_max -> 0, or -1: no memory
-    "identities_forget": (_COUNT, [_POINTER] + [_COUNT] * 3),
+    # table, hashes, ordinals, n, expires_at, code, is_input, watermarks: int64[256], age_max -> 0, or -1: no memory
+    "identities_add": (_COUNT, [_POINTER] * 3 + [_COUNT] * 4 + [_POINTER, _COUNT]),
+    # table, events, n, age_max, is_new, is_new_input -> 0, or -1: no memory
+    "identities_find_new": (_COUNT, [_POINTER] * 2 + [_COUNT] * 2 + [_POINTER] * 2),
+    # table, watermarks: int64[256], now, age_max -> 0, or -1: no memory
+    "identities_forget": (_COUNT, [_POINTER] * 2 + [_COUNT] * 2),
 }
 
 

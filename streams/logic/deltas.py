@@ -24,9 +24,9 @@ from schemas.texts import TextColumn
 from schemas.validation import Validated
 from store.summaries import IdBlock
 from streams.logic.counts import CodedRows, GroupCounts, code_texts, tally_rows
-from streams.logic.dedup import SeenIds
+from streams.logic.dedup import Asked, SeenIds
 from streams.logic.layouts import OTHER, Part, lay_out
-from streams.logic.runs import list_distinct, list_pairs, number_values, pick
+from streams.logic.runs import list_distinct, list_pairs, number_values, pick, place
 from streams.logic.summaries import Summary
 from streams.logic.watermarks import EVERY_VERSION, INPUTS, Watermarks, run_watermark
 from streams.logic.windows import Assignment, assign_windows
@@ -84,13 +84,13 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The state that a batch meets: `seen` by (model, version); `held_below` says which offsets a group has already.
+    """The state that a batch meets: `seen` by model; `held_below` says which offsets a group has already.
 
     `next_ordinal` is the number of the batch's first event in its partition.
     """
 
     watermarks: Watermarks
-    seen: Callable[[str, str], SeenIds]
+    seen: Callable[[str], SeenIds]
     held_below: Callable[[GroupKey], int]
     replay_until: int
     next_ordinal: int
@@ -202,6 +202,7 @@ class _Counting:
     raised: list[tuple[int, int]]
     delta: Delta
     ordinals: Ints
+    hashes: Hashes = field(init=False)
 
     def run(self) -> None:
         columns = self.columns
@@ -210,14 +211,51 @@ class _Counting:
             # A label is never too late while its prediction is stored, and the join with it happens there.
             self._advance(INPUTS, np.arange(columns.num_rows), assigned)
         elif columns.kind == "records":
-            hashes = hash_ids(columns.model, columns.record_id, None)
-            self._count_version(INPUTS, "inputs", np.arange(columns.num_rows), hashes, assigned)
+            self._count_records(assigned)
         else:
-            assert columns.model_version is not None
-            hashes = hash_ids(columns.model, columns.record_id, columns.model_version)
-            for version, rows in _split(columns.model_version):
-                self._count_version(version, "outputs", rows, hashes, assigned)
-            self._count_embedded_inputs(assigned)
+            self._count_predictions(assigned)
+
+    def _count_records(self, assigned: Assignment) -> None:
+        size = self.columns.num_rows
+        rows, before = self._admit(INPUTS, np.arange(size), assigned)
+        asks, watermark = np.zeros(size, np.bool_), np.zeros(size, np.int64)
+        place(asks, rows, True)
+        place(watermark, rows, before)
+        _, is_new = self._find_new(np.full(size, -1), watermark, asks, watermark, assigned)
+        self._note_ids(INPUTS, is_new, False, assigned)
+        self._count_version(INPUTS, "inputs", rows, is_new, watermark, assigned)
+
+    def _count_predictions(self, assigned: Assignment) -> None:
+        """Count predictions by version, and the features that they carry.
+
+        These count once per record_id whatever versions scored it, and their own time is that of all versions together.
+        What an old version scores again after those windows are past retention counts for that version, but no longer
+        as input.
+        """
+        columns, seen = self.columns, self.known.seen(self.columns.model)
+        assert columns.model_version is not None
+        assert columns.has_features is not None
+        number, watermark = np.full(columns.num_rows, -1), np.zeros(columns.num_rows, np.int64)
+        versions: list[tuple[str, Ints]] = []
+        for version, rows in _split(columns.model_version):
+            rows, before = self._admit(version, rows, assigned)
+            place(number, rows, seen.number(version))
+            place(watermark, rows, before)
+            versions.append((version, rows))
+        input_watermark = self._advance(INPUTS, np.arange(columns.num_rows), assigned)
+        is_late = assigned.expires_at <= input_watermark
+        self.delta.num_late_inputs += int((is_late & columns.has_features).sum())
+        asks_input = columns.has_features & ~is_late
+        is_new, is_new_input = self._find_new(number, watermark, asks_input, input_watermark, assigned)
+        for version, _ in versions:
+            of_version = is_new & (number == seen.number(version))
+            self._note_ids(version, of_version & is_new_input, True, assigned)
+            self._note_ids(version, of_version & ~is_new_input, False, assigned)
+        self._note_ids(INPUTS, is_new_input & ~is_new, False, assigned)
+        for version, rows in versions:
+            self._count_version(version, "outputs", rows, is_new, watermark, assigned)
+        # No duplicates are counted here: another version may have scored the same record.
+        self._count_version(INPUTS, "inputs", np.flatnonzero(is_new_input), is_new_input, input_watermark, assigned)
 
     def _advance(self, version: str, rows: Ints, assigned: Assignment) -> Ints:
         """Raise a version's watermark; give the one before each of its rows."""
@@ -229,57 +267,42 @@ class _Counting:
         self.delta.raises.append(Raise(model, version, after, last_append_ms))
         return before
 
-    def _count_version(self, version: str, part: Part, rows: Ints, hashes: Hashes, assigned: Assignment) -> None:
+    def _admit(self, version: str, rows: Ints, assigned: Assignment) -> tuple[Ints, Ints]:
+        """Raise a version's watermark and refuse what is too late; give the rows left and the watermark before each."""
         before = self._advance(version, rows, assigned)
         is_late = pick(assigned.expires_at, rows) <= before
         for index in np.flatnonzero(is_late).tolist():
             self.delta.dead.append(self._too_late(int(rows[index]), int(before[index])))
-        if is_late.any():
-            rows, before = rows[~is_late], before[~is_late]
-        is_new = self._remember(version, rows, hashes, before, assigned)
-        after_close = before >= pick(assigned.end, rows)
-        self._count_part(version, part, rows, is_new, after_close & is_new, assigned)
+        return (rows[~is_late], before[~is_late]) if is_late.any() else (rows, before)
 
-    def _count_embedded_inputs(self, assigned: Assignment) -> None:
-        """Count the features that predictions carry, once per record_id whatever versions scored it.
+    def _find_new(
+        self, version: Ints, watermark: Ints, asks_input: Mask, input_watermark: Ints, assigned: Assignment
+    ) -> tuple[Mask, Mask]:
+        """Tell which rows are first occurrences as outputs, and which as inputs."""
+        hashes = self.hashes = hash_ids(self.columns.model, self.columns.record_id)
+        asked = Asked(hashes, assigned.expires_at, self.ordinals, version, watermark, asks_input, input_watermark)
+        return self.known.seen(self.columns.model).find_new(asked)
 
-        The inputs' own time is that of all versions together. What an old version scores again after those windows
-        are past retention counts for that version, but no longer as input.
-        """
-        columns = self.columns
-        assert columns.has_features is not None
-        before = self._advance(INPUTS, np.arange(columns.num_rows), assigned)
-        is_late = assigned.expires_at <= before
-        self.delta.num_late_inputs += int((is_late & columns.has_features).sum())
-        rows = np.flatnonzero(columns.has_features & ~is_late)
-        if not len(rows):
-            return
-        hashes = hash_ids(columns.model, columns.record_id, None)
-        before = pick(before, rows)
-        is_new = self._remember(INPUTS, rows, hashes, before, assigned)
-        if not is_new.all():
-            rows, before = rows[is_new], before[is_new]
-        everything = np.ones(len(rows), np.bool_)
-        self._count_part(INPUTS, "inputs", rows, everything, before >= pick(assigned.end, rows), assigned)
-
-    def _remember(self, version: str, rows: Ints, hashes: Hashes, before: Ints, assigned: Assignment) -> Mask:
-        """Tell first occurrences from duplicates, and add the first to what is to be remembered."""
-        chosen, ordinals = pick(hashes, rows), pick(self.ordinals, rows)
+    def _note_ids(self, version: str, chosen: Mask, with_inputs: bool, assigned: Assignment) -> None:
+        """Add the identities of the chosen rows to what is to be remembered."""
+        rows = np.flatnonzero(chosen)
+        hashes, ordinals = pick(self.hashes, rows), pick(self.ordinals, rows)
         start, expires_at = pick(assigned.start, rows), pick(assigned.expires_at, rows)
-        seen = self.known.seen(self.columns.model, version)
-        is_new = seen.find_new(chosen, expires_at, ordinals, before)
-        if not is_new.all():
-            chosen, ordinals = chosen[is_new], ordinals[is_new]
-            start, expires_at = start[is_new], expires_at[is_new]
         # A window's identities share an expiry, but for windows that two spec versions start at the same instant.
         pairs = list_pairs(start, expires_at)
         for window_start, expiry in pairs:
             own: Mask | slice = slice(None)
             if len(pairs) > 1:
                 own = (start == window_start) & (expires_at == expiry)
-            block = IdBlock(self.columns.model, version, window_start, expiry, chosen[own], ordinals[own])
+            block = IdBlock(self.columns.model, version, window_start, expiry, hashes[own], ordinals[own], with_inputs)
             self.delta.ids.append(block)
-        return is_new
+
+    def _count_version(
+        self, version: str, part: Part, rows: Ints, is_new: Mask, watermark: Ints, assigned: Assignment
+    ) -> None:
+        new = pick(is_new, rows)
+        after_close = pick(watermark, rows) >= pick(assigned.end, rows)
+        self._count_part(version, part, rows, new, after_close & new, assigned)
 
     def _count_part(
         self, version: str, part: Part, rows: Ints, is_new: Mask, after_close: Mask, assigned: Assignment

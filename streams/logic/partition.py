@@ -10,7 +10,8 @@ The rule that makes it exact whoever writes it and however often it is begun aga
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -94,7 +95,7 @@ class Partition:
     _summaries: dict[GroupKey, Counted] = field(default_factory=dict)
     _stamps: dict[GroupKey, int] = field(default_factory=dict)
     _replay_until: int = 0
-    _seen: dict[tuple[str, str], SeenIds] = field(default_factory=dict)
+    _seen: dict[str, SeenIds] = field(default_factory=dict)
     _dirty: set[GroupKey] = field(default_factory=set)
     _ids: list[IdBlock] = field(default_factory=list)
     _dead: list[DeadLetter] = field(default_factory=list)
@@ -220,8 +221,8 @@ class Partition:
         ]
         for key in expired:
             del self._summaries[key]
-        for (model, version), seen in self._seen.items():
-            seen.forget(self.watermarks.get(model, version), self.next_ordinal)
+        for model, seen in self._seen.items():
+            seen.forget(self._time_of(model), self.next_ordinal)
         return len(expired)
 
     @property
@@ -235,15 +236,19 @@ class Partition:
         return len(self._summaries)
 
     def _remember(self, block: IdBlock) -> None:
-        watermark_ms = self.watermarks.get(block.model, block.model_version)
-        self._seen_of(block.model, block.model_version).add(
-            block.hashes, block.ordinals, block.expires_at, watermark_ms
-        )
+        self._seen_of(block.model).add(
+            block.hashes, block.ordinals, block.expires_at, block.model_version, block.with_inputs,
+            self._time_of(block.model),
+        )  # fmt: skip
 
-    def _seen_of(self, model: str, version: str) -> SeenIds:
-        seen = self._seen.get((model, version))
+    def _time_of(self, model: str) -> Callable[[str], int]:
+        """Give what tells how far each version of a model has come."""
+        return lambda version: self.watermarks.get(model, version)
+
+    def _seen_of(self, model: str) -> SeenIds:
+        seen = self._seen.get(model)
         if seen is None:
-            seen = self._seen[model, version] = SeenIds(self.num_seen_max)
+            seen = self._seen[model] = SeenIds(self.num_seen_max)
         return seen
 
     def _progress_of(self, source: tuple[str, str], window_start: int) -> Progress:
@@ -282,10 +287,15 @@ def _key_of(row: SummaryRow, catalogue: Catalogue) -> GroupKey | None:
 
 def _join(blocks: list[IdBlock]) -> list[IdBlock]:
     """Join the blocks of one window: a flush then writes one row for it, not one for every chunk."""
-    joined: dict[tuple[str, str, int, int], list[IdBlock]] = {}
+    joined: dict[tuple[str, str, int, int, bool], list[IdBlock]] = {}
     for block in blocks:
-        joined.setdefault((block.model, block.model_version, block.window_start, block.expires_at), []).append(block)
+        key = (block.model, block.model_version, block.window_start, block.expires_at, block.with_inputs)
+        joined.setdefault(key, []).append(block)
     return [
-        IdBlock(*key, np.concatenate([p.hashes for p in parts]), np.concatenate([p.ordinals for p in parts]))
-        for key, parts in joined.items()
+        replace(
+            parts[0],
+            hashes=np.concatenate([each.hashes for each in parts]),
+            ordinals=np.concatenate([each.ordinals for each in parts]),
+        )
+        for parts in joined.values()
     ]

@@ -17,6 +17,11 @@ def pick(column: npt.NDArray[Entry], rows: Ints) -> npt.NDArray[Entry]:
     return column if len(rows) == len(column) else column[rows]
 
 
+def place(column: npt.NDArray[Entry], rows: Ints, values: npt.NDArray[Entry] | int) -> None:
+    """Set the entries of some rows, as `pick` gets them."""
+    column[slice(None) if len(rows) == len(column) else rows] = values
+
+
 def list_distinct(values: Ints) -> Ints:
     """Give the distinct values, ascending; fast where equal ones stand together."""
     return np.unique(values[_find_runs(values)])

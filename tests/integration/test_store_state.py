@@ -46,8 +46,8 @@ def make_row(place: Place, stamp: int, state: bytes) -> SummaryRow:
     return SummaryRow(place, "m", "1", 1, "", 0, 3_600_000, stamp, 1, 0, 0, state)
 
 
-def make_ids(hashes: list[int], ordinals: list[int]) -> IdBlock:
-    return IdBlock("m", "1", 0, 3_600_000, np.array(hashes, np.uint64), np.array(ordinals, np.int64))
+def make_ids(hashes: list[int], ordinals: list[int], with_inputs: bool = False) -> IdBlock:
+    return IdBlock("m", "1", 0, 3_600_000, np.array(hashes, np.uint64), np.array(ordinals, np.int64), with_inputs)
 
 
 def read_numbered(stored: StoredPartition) -> dict[int, int]:
@@ -66,7 +66,7 @@ def test_each_partition_gets_its_newest_rows_and_the_identities_below_its_marker
     insert_summaries(ch, JOB, [make_row(marked, 20, b"new\xff"), make_row(unmarked, 21, b"new")])
     insert_summaries(ch, "another", [make_row(marked, 99, b"another")])
     insert_ids(ch, JOB, [(place, make_ids([1, 2], [5, 6])) for place in every])
-    insert_ids(ch, JOB, [(marked, make_ids([2**64 - 1, 4], [19, 20])), (marked, make_ids([5], [21]))])
+    insert_ids(ch, JOB, [(marked, make_ids([2**64 - 1, 4], [19, 20], True)), (marked, make_ids([5], [21]))])
     insert_ids(ch, "another", [(marked, make_ids([6], [7]))])
     newest = Marker(marked, 40, {"m": {"1": (3, 4)}}, 0, 20)
     insert_markers(ch, JOB, [Marker(marked, 8, {}, 0, 4), newest, Marker(former, 50, {}, 0, 30)])
@@ -77,6 +77,7 @@ def test_each_partition_gets_its_newest_rows_and_the_identities_below_its_marker
     assert loaded[marked].marker == newest
     assert [(row.stamp, row.state) for row in loaded[marked].summaries] == [(20, b"new\xff")]
     assert read_numbered(loaded[marked]) == {1: 5, 2: 6, 2**64 - 1: 19}
+    assert [block.hashes.tolist() for block in loaded[marked].ids if block.with_inputs] == [[2**64 - 1]]
     # Without a marker nothing is known to be complete: the log is read from its beginning, and brings the identities.
     assert loaded[unmarked].marker is None
     assert [(row.stamp, row.state) for row in loaded[unmarked].summaries] == [(21, b"new")]

@@ -38,7 +38,7 @@ PLACE = Place("events", "00000000-0000-0000-0000-000000000001", 0)
 
 MUTANTS = [
     "no stamps", "last writer wins", "marker first", "ids beyond the marker", "watermarks forgotten",
-    "ordinals forgotten", "stamped with the flush",
+    "ordinals forgotten", "stamped with the flush", "identities of outputs alone",
 ]  # fmt: skip
 
 
@@ -75,6 +75,7 @@ class Event:
     version: str
     row: int = 0
     is_watermark: bool = False
+    has_features: bool = True
 
 
 def make_log(rng: random.Random, kind: Kind) -> list[Event]:
@@ -88,8 +89,9 @@ def make_log(rng: random.Random, kind: Kind) -> list[Event]:
         version = rng.choice(VERSIONS) if kind == "predictions" else ""
         row = log[-1].row + 1 if is_next_row else 0
         event = Event(
-            offset, known, ts, rng.uniform(-3, 3) * 10 ** rng.randrange(-9, 9), rng.choice("pqr"), version, row
-        )
+            offset, known, ts, rng.uniform(-3, 3) * 10 ** rng.randrange(-9, 9), rng.choice("pqr"), version, row,
+            has_features=kind == "records" or rng.random() < 0.8,
+        )  # fmt: skip
         log.append(replace(event, is_watermark=True, ts=int(time)) if not row and rng.random() < 0.03 else event)
     return log
 
@@ -117,7 +119,7 @@ def count_plainly(
         for stream in dict.fromkeys([event.version, ""]):
             before = met[stream]
             watermark[stream] = max(watermark[stream], event.ts - LATENESS)
-            if expiry <= before:
+            if expiry <= before or (stream == "" and not event.has_features):
                 continue
             until, number = remembered.get((stream, event.record_id), (before, 0))
             is_new = until <= before or ordinal - number > num_seen_max
@@ -164,6 +166,8 @@ class MemoryStore:
             ids = self.ids
         elif marker is None:
             ids = []
+        if self.mutant == "identities of outputs alone":
+            ids = [replace(block, with_inputs=False) for block in ids]
         if marker is not None and self.mutant == "watermarks forgotten":
             marker = replace(marker, watermarks={})
         if marker is not None and self.mutant == "ordinals forgotten":
@@ -211,7 +215,7 @@ def deliver(partition: Partition, log: list[Event], begin: int, end: int, kind: 
         model_version=TextColumn.of([event.version for event in valid]) if kind == "predictions" else None,
         numbers={"x": np.array([event.x for event in valid])}, texts={"c": TextColumn.of([event.c for event in valid])},
         score=np.zeros(len(valid)) if kind == "predictions" else None,
-        has_features=np.ones(len(valid), np.bool_) if kind == "predictions" else None,
+        has_features=np.array([event.has_features for event in valid], np.bool_) if kind == "predictions" else None,
     )  # fmt: skip
     watermarks = [(event.offset, "m", event.ts) for event in events if event.is_watermark]
     validated = Validated([columns] if valid else [], [], watermarks, set(), len(valid))

@@ -325,9 +325,9 @@ def test_arrow_is_known_by_header_too():
     assert letter.reason == "malformed"
 
 
-def test_identity_takes_the_columns():
-    (columns,) = read("predictions", [prediction(), prediction(model_version="7")]).columns
-    assert len(set(hash_ids(columns.model, columns.record_id, columns.model_version).tolist())) == 2
+def test_identity_takes_the_column():
+    (columns,) = read("predictions", [prediction(), prediction(record_id="another")]).columns
+    assert len(set(hash_ids(columns.model, columns.record_id).tolist())) == 2
 
 
 def test_empty_batch():
