@@ -67,7 +67,7 @@ class Surroundings:
     def read_merged(self, history: ModelHistory) -> list[Merged]:
         job = name_job(self.runtime)
         starts = sorted({stamp.window_start for stamp in read_stamps(self.store, job, "m")})
-        return merge_rows([row for start in starts for row in read_summaries(self.store, job, "m", start)], history)
+        return merge_rows(read_summaries(self.store, job, "m", starts[0], starts[-1] + 1), history)
 
     def publish(self, published: PublishedSpec) -> ModelHistory:
         producer = Producer(self.runtime.kafka)
