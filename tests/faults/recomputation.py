@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tests.faults import formulas
+from tests.faults.counted import CountTests, Test, count_drifted
 from tests.faults.log_order import Event, Replayed, segment_of
 from tests.faults.models import MODELS, VERSIONS, Model
 from tests.faults.tables import Stored, find_stored, leave_out_repeated, name_roles, tabulate, take_once
@@ -23,7 +24,7 @@ LABEL_COVERAGE_MIN = 0.9
 
 
 class Key(NamedTuple):
-    """What a measurement is of."""
+    """What a measurement is of; `scale` windows from the first on are taken together."""
 
     model: str
     model_version: str
@@ -32,6 +33,7 @@ class Key(NamedTuple):
     feature: str
     kind: str
     metric: str
+    scale: int = 1
 
 
 class Row(NamedTuple):
@@ -46,21 +48,23 @@ class Row(NamedTuple):
     num_rows: int
     num_sampled: int
     label_coverage: float | None
+    p_value: float | None = None
+    alpha: float | None = None
 
 
-def recompute(replayed: Replayed, references: dict[str, pd.DataFrame]) -> dict[Key, Row]:
-    """Give every measurement of every window."""
+def recompute(replayed: Replayed, references: dict[str, pd.DataFrame], end_ms: int) -> dict[Key, Row]:
+    """Give every measurement of every window; time has come to `end_ms`."""
     stored = find_stored(replayed)
     found: dict[Key, Row] = {}
     for model in MODELS.values():
-        found.update(_Recomputation(model, references[model.name], replayed, stored).run())
+        found.update(_Recomputation(model, references[model.name], replayed, stored, end_ms).run())
     return found
 
 
 class _Recomputation:
     """One model."""
 
-    def __init__(self, model: Model, reference: pd.DataFrame, replayed: Replayed, stored: Stored) -> None:
+    def __init__(self, model: Model, reference: pd.DataFrame, replayed: Replayed, stored: Stored, end_ms: int) -> None:
         self.model = model
         self.reference = name_roles(model, reference)
         self.known = {key: sorted(set(self.reference[key].dropna())) for key in model.segments}
@@ -93,14 +97,45 @@ class _Recomputation:
                 total = self.counts.setdefault((start, version), [0, 0, 0])
                 for index, number in enumerate((counts.num_rows, counts.num_duplicates, counts.num_late)):
                     total[index] += number
+        self.counted_outputs = tabulate(model, [e for e in outputs if e.is_counted])
+        self.tests: dict[tuple[int, str], dict[str, Test]] = {}
+        self.spans = list(self._test_counts(end_ms)) if model.threshold is None else []
 
     def run(self) -> Iterator[tuple[Key, Row]]:
+        yield from self.spans
         for start in sorted({start for start, _ in self.counts}):
             yield from self._measure_inputs(start)
             for version in VERSIONS[self.model.name]:
                 if (start, version) in self.counts:
                     yield from self._measure_outputs(start, version)
                 yield from self._measure_labels(start, version)
+
+    # --- what needs counts alone
+
+    def _test_counts(self, end_ms: int) -> Iterator[tuple[Key, Row]]:
+        """Test the windows, single and merged, that are complete; those of single ones are kept in `tests`."""
+        tests = CountTests(self.model, self.reference)
+        starts = {start for start, _ in self.counts}
+        for start, end, scale in tests.spans(starts, end_ms):
+            found: dict[str, dict[str, Test]] = {}
+            num_rows = 0
+            for version in ("", *VERSIONS[self.model.name]):
+                tables = self.counted_outputs if version else self.counted_inputs
+                inside = [(each, version) for each in sorted(starts) if start <= each < end]
+                parts = [tables[key] for key in inside if key in tables]
+                if not parts:
+                    continue
+                rows = pd.concat(parts)
+                num_rows = num_rows if version else len(rows)
+                found[version] = tests.test(rows, version, scale)
+                if scale == 1:
+                    self.tests[start, version] = found[version]
+                for name, test in found[version].items():
+                    key = self._key(start, version, "", name, "drift", test.metric)
+                    row = self._row(test.value, test.status, len(rows), threshold=test.threshold)
+                    yield key._replace(scale=scale), row._replace(p_value=test.p_value, alpha=test.alpha, source="")
+            key = self._key(start, "", "", "", "drift", "num_drifted")._replace(scale=scale)
+            yield key, self._row(count_drifted(found), "ok", num_rows)._replace(source="")
 
     # --- what needs no labels
 
@@ -168,9 +203,12 @@ class _Recomputation:
             elif int(part[name].notna().sum()) < self.model.min_rows:
                 status = "too_few_rows"
             else:
-                status = "alert" if value >= self.model.threshold else "ok"
+                status = "alert" if self.model.threshold is not None and value >= self.model.threshold else "ok"
             size = len(part) if segment else num_rows
-            row = self._row(value, status, size, len(part), threshold=self.model.threshold)
+            row = self._row(value, status, size, len(part), threshold=self.model.threshold or 0.1)
+            if self.model.threshold is None and status == "ok":
+                test = self.tests[start, version][name]
+                row = row._replace(status=test.status, p_value=test.p_value, alpha=test.alpha)
             yield self._key(start, version, segment, name, "drift", metric), row
 
     # --- what needs labels
