@@ -12,7 +12,7 @@ What it touches of aiokafka is private, and `check_internals` refuses to start o
 2. `Fetcher._records[tp]._partition_records` is replaced by our subclass of `PartitionRecords`;
 3. `PartitionRecords._unpack_records` is mirrored (control batches, aborted transactions, positions);
 4. `AIOKafkaConsumer._isolation_level` and `_fetch_max_wait_ms` are set, for which Faust has no settings;
-5. `aiokafka.conn.READER_LIMIT` is raised: at 64 KiB reading stops and goes on a hundred times a fetch.
+5. `AIOKafkaConnection._read` and `AIOKafkaProtocol` are replaced by those of `streams.sockets`, for every connection.
 Stock `fetched_records`, `getall`, positions, seeks and limits then work as ever: they see chunks as records.
 """
 
@@ -35,6 +35,7 @@ from faust.types import TP, ConsumerMessage
 
 from schemas.errors import ConfigurationError
 from streams.record_sets import RecordBatch, RecordSet
+from streams.sockets import read_in_place
 
 # When one of these changes upstream, the mirror must be read again: better no start than a wrong count.
 _MIRRORED = {
@@ -42,6 +43,9 @@ _MIRRORED = {
     FetchResult.getall: "3e717e30de50",
     FetchResult.check_assignment: "b5340df67e3f",
     Fetcher._proc_fetch_request: "59bf948fff47",
+    connecting.AIOKafkaConnection._read: "7b892995c0b8",
+    connecting.AIOKafkaConnection.connect: "b0f9ba7f0cf6",
+    connecting.AIOKafkaProtocol: "0f94e2d60152",
 }
 
 # A partition whose chunk was just taken waits for the fetch under way, which waits this long for news of others.
@@ -49,9 +53,6 @@ _FETCH_WAIT_MS = 100
 # While partitions are restored, questions about offsets wait behind it, and so does the first fetch from the new place:
 # a broker answers one connection in order.
 _RESTORING_WAIT_MS = 10
-
-# What a connection holds before it stops reading: a response of a few partitions.
-_READ_AHEAD_BYTES = 16 << 20
 
 
 def check_internals(mirrored: Mapping[Any, str] = _MIRRORED) -> None:
@@ -155,7 +156,7 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def on_start(self) -> None:
         fetching.MemoryRecords = RecordSet
-        connecting.READER_LIMIT = _READ_AHEAD_BYTES
+        read_in_place()
         await super().on_start()
         fetcher, transport = self._consumer._fetcher, self.transport
         stock = fetcher._proc_fetch_request
