@@ -30,6 +30,14 @@ def test_a_column_is_like_a_list(first: list[str | None], second: list[str | Non
 
 
 @settings(deadline=None)
+@given(st.lists(st.text("ab", max_size=20), max_size=300))
+def test_texts_that_differ_in_one_byte_have_different_numbers(texts: list[str]) -> None:
+    codes, distinct = TextColumn.of(texts).factorize()
+    assert distinct == list(dict.fromkeys(texts))
+    assert [distinct[code] for code in codes.tolist()] == texts
+
+
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.none() | st.text(max_size=9), st.none() | st.sampled_from(["", "DE", "é"]))))
 def test_gaps_are_filled(pairs: list[tuple[str | None, str | None]]) -> None:
     first, second = TextColumn.of([a for a, _ in pairs]), TextColumn.of([b for _, b in pairs])
