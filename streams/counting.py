@@ -43,8 +43,9 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# Fewer, and what a batch costs whatever its size would show; more, and its columns would not stay in the cache.
-_NUM_MESSAGES_MAX = 8_192
+# What a batch costs whatever its size is what 5,000 events cost, so a fetched chunk of 12,000 is to be one batch. Much
+# more, and its columns would not stay in the cache.
+_NUM_MESSAGES_MAX = 16_384
 _NUM_BYTES_MAX = 8 << 20
 # Of the first chunk after an assignment: others may have waited for it, and a flush follows its first part.
 _NUM_MESSAGES_FIRST = 1_024
