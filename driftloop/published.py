@@ -6,7 +6,7 @@ import difflib
 
 from schemas.connections import Runtime
 from schemas.errors import ConfigurationError
-from schemas.spec import Catalogue, PublishedSpec
+from schemas.spec import Catalogue, ModelHistory, PublishedSpec
 from store.log import SpecFollower
 
 READ_TIMEOUT_S = 15.0
@@ -24,6 +24,11 @@ def read_catalogue(runtime: Runtime) -> Catalogue:
 
 def find_published(runtime: Runtime, model: str) -> PublishedSpec:
     """The model's latest spec; raises ConfigurationError naming the models there are."""
+    return read_history(runtime, model).latest
+
+
+def read_history(runtime: Runtime, model: str) -> ModelHistory:
+    """All versions of the model's spec; raises ConfigurationError naming the models there are."""
     catalogue = read_catalogue(runtime)
     history = catalogue.get(model)
     if history is None:
@@ -32,4 +37,4 @@ def find_published(runtime: Runtime, model: str) -> PublishedSpec:
         applied = f"Applied are: {', '.join(known) or 'none'}; see driftloop apply"
         remedy = f"Did you mean {near[0]!r}?" if near else applied
         raise ConfigurationError(f"there is no model {model!r}", key="--model", remedy=remedy)
-    return history.latest
+    return history

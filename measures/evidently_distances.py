@@ -1,4 +1,4 @@
-"""Evidently's distances, called one at a time; the only module that imports Evidently.
+"""Evidently's distances, called one at a time; with `measures.evidently_report` all that imports Evidently.
 
 They are the definition of what `measures.distances` computes, and what tests and benchmarks hold it against. Nothing
 that measures windows calls them: importing Evidently takes 3-10 s and 280 MB, so it is imported inside a function.

@@ -59,6 +59,16 @@ def read_measured_windows(ch: ClickHouse, model: str, since_ms: int) -> dict[tup
     return _read_marked(ch, model, since_ms, "quality", "num_rows")
 
 
+def read_newest_window(ch: ClickHouse, model: str) -> int | None:
+    """Return the start (epoch ms) of the last window that is measured."""
+    ((count, newest),) = ch.query(
+        "SELECT count(), toUnixTimestamp64Milli(max(window_start)) FROM measurements "
+        "WHERE model = {model:String} AND kind = 'quality' AND metric = 'num_rows' SETTINGS final = 0",
+        {"model": model},
+    )
+    return int(newest) if count else None
+
+
 def read_tested_windows(ch: ClickHouse, model: str, since_ms: int) -> dict[tuple[int, int], MeasuredWindow]:
     """Return the last test of every window, single or merged, that begins at or after `since_ms`, by (start, end)."""
     return _read_marked(ch, model, since_ms, "drift", NUM_DRIFTED)

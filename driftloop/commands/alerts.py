@@ -33,7 +33,7 @@ def alerts(context: Context, model: str, everything: bool, follow: bool, as_json
     with open_store(context.settings.runtime) as store:
         if not follow:
             rows = read_alert_changes(store, model) if everything else read_open_alerts(store, model)
-            columns = CHANGE_COLUMNS if everything else OPEN_COLUMNS
+            columns = (CHANGE_COLUMNS if everything else OPEN_COLUMNS) + (("alert_id",) if as_json else ())
             print_rows(columns, [[row[name] for name in columns] for row in rows], as_json)
             return
         told: set[str] = set()

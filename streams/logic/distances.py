@@ -88,7 +88,7 @@ def measure_outputs(
     """Measure a version's `score` and `prediction`, as far as reference or window have them."""
     columns = [
         (name, kind)
-        for name, kind in _list_outputs(context.spec)
+        for name, kind in list_outputs(context.spec)
         if reference.find_column(name, kind) is not None or current.find_column(name, kind) is not None
     ]
     return _measure_columns(context, reference, current, columns, num_rows, model_version)
@@ -111,7 +111,7 @@ def find_column(rows: Rows, name: str, kind: Kind) -> Column | None:
     return texts if texts is not None or numbers is None else Coded.of(numbers)
 
 
-def _list_outputs(spec: ModelSpec) -> list[tuple[str, Kind]]:
+def list_outputs(spec: ModelSpec) -> list[tuple[str, Kind]]:
     if spec.task == "multiclass":
         return [("prediction", "category")]
     return [("score", "number"), ("prediction", "category" if spec.task == "binary" else "number")]

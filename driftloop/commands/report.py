@@ -1,0 +1,68 @@
+"""`driftloop report`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from driftloop.cli import Context
+from driftloop.connecting import open_store
+from driftloop.parameters import Instant
+from driftloop.published import read_history
+from schemas.errors import ConfigurationError
+from schemas.instants import format_instant
+from store.alerts import read_transitions
+from store.client import ClickHouse
+from store.windows import read_newest_window
+
+
+@click.command(short_help="Evidently's HTML report of a window.")
+@click.argument("model")
+@click.option("--window", type=Instant(), help="An instant in the window; without it the last measured one.")
+@click.option("--alert", default="", help="Of the window in which this alert (its id) began.")
+@click.option("--version", default="", help="Whose outputs to compare; without it the version that predicted most.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Default MODEL-START.html.")
+@click.pass_obj
+def report(context: Context, model: str, window: int | None, alert: str, version: str, output: Path | None) -> None:
+    """Write Evidently's report of a window against the reference: drift of every column, and both sides' data.
+
+    Of the rows that are measured (a sample of large windows). Alerts do not rest on it.
+
+    \b
+    Example:  driftloop report fraud
+              driftloop report fraud --window 2026-01-05T14:00 --output fraud.html
+    """
+    from streams.reporting import report_window
+
+    runtime = context.settings.runtime
+    history = read_history(runtime, model)
+    with open_store(runtime) as store:
+        if alert:
+            window = find_window(store, model, alert)
+        elif window is None:
+            window = read_newest_window(store, model)
+        if window is None:
+            raise ConfigurationError(
+                f"no window of {model!r} is measured yet",
+                key="MODEL",
+                remedy="driftloop status shows what it waits for",
+            )
+        published = history.in_force(window)
+        origin_ms, size_ms = published.spec.windows.origin_ms, published.window_size_ms
+        start_ms = (window - origin_ms) // size_ms * size_ms + origin_ms
+        html = report_window(store, published, start_ms, version)
+    name = format_instant(start_ms).replace(":", "")
+    place = output or Path(f"{model}-{name}.html")
+    place.write_text(html, encoding="utf-8")
+    click.echo(f"{place}: the window from {format_instant(start_ms)} to {format_instant(start_ms + size_ms)}")
+
+
+def find_window(store: ClickHouse, model: str, alert: str) -> int:
+    """Return the start of the window in which an alert of the model began; ConfigurationError if there is none."""
+    changes = read_transitions(store, model, [alert])
+    if not changes:
+        raise ConfigurationError(
+            f"{model!r} has no alert {alert!r}", key="--alert", remedy="driftloop alerts --all --json shows their ids"
+        )
+    return min(each.window_start for each in changes)
