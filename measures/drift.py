@@ -1,8 +1,8 @@
 """How far is a column from its reference?
 
-Owns the choice of method, degenerate columns and thresholds; `measures.samples` owns what is missing, and
-`measures.distances` the formulas. It must not decide whether anybody is alerted: a distance says how big a change is,
-never how sure.
+Owns the choice of method, degenerate columns and thresholds; `measures.samples` owns what is missing,
+`measures.distances` and `measures.two_sample_tests` the formulas. It must not decide whether anybody is alerted: a
+distance says how big a change is, never how sure.
 """
 
 from __future__ import annotations
@@ -14,8 +14,24 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from measures.distances import compute_contingency, compute_ks, measure_jensenshannon, measure_psi, measure_wasserstein
+from measures.distances import (
+    measure_energy,
+    measure_hellinger,
+    measure_jensenshannon,
+    measure_kl,
+    measure_l_infinity,
+    measure_psi,
+    measure_total_variation,
+    measure_wasserstein,
+)
 from measures.samples import Sample, count_categories, sort_numbers
+from measures.two_sample_tests import (
+    compute_anderson_darling,
+    compute_contingency,
+    compute_cramer_von_mises,
+    compute_g,
+    compute_ks,
+)
 
 Kind = Literal["number", "category"]
 
@@ -33,13 +49,21 @@ _BOTH: frozenset[Kind] = frozenset({"number", "category"})
 _NUMBER: frozenset[Kind] = frozenset({"number"})
 _CATEGORY: frozenset[Kind] = frozenset({"category"})
 
-# Thresholds are Evidently's defaults, so that a switch from it changes no verdict.
+# Thresholds are Evidently's defaults where it has the method, so that a switch from it changes no verdict.
 METHODS: dict[str, Method] = {
     "wasserstein": Method(_NUMBER, threshold=0.1, yields_p_value=False),
     "jensenshannon": Method(_BOTH, threshold=0.1, yields_p_value=False),
     "psi": Method(_BOTH, threshold=0.1, yields_p_value=False),
+    "kl_div": Method(_BOTH, threshold=0.1, yields_p_value=False),
+    "hellinger": Method(_BOTH, threshold=0.1, yields_p_value=False),
+    "energy": Method(_NUMBER, threshold=0.1, yields_p_value=False),
+    "total_variation": Method(_CATEGORY, threshold=0.1, yields_p_value=False),
+    "l_infinity": Method(_CATEGORY, threshold=0.1, yields_p_value=False),
     "ks": Method(_NUMBER, threshold=0.05, yields_p_value=True),
+    "cramer_von_mises": Method(_NUMBER, threshold=0.1, yields_p_value=True),
+    "anderson_darling": Method(_NUMBER, threshold=0.1, yields_p_value=True),
     "chisquare": Method(_CATEGORY, threshold=0.05, yields_p_value=True),
+    "g_test": Method(_CATEGORY, threshold=0.1, yields_p_value=True),
 }
 
 # Always distances, whatever the size of the reference: the p-values that Evidently prefers up to
@@ -72,10 +96,9 @@ def measure_distance(
     share is a matter of data quality. Method `auto` is the normalised Wasserstein distance for
     numbers and the Jensen-Shannon distance (natural logarithm) for categories.
 
-    A distance drifts at `value >= threshold` (default 0.1), a test at `p_value <= threshold`
-    (default 0.05). If either side has no rows left, value is NaN, p_value None and drifted False.
-    Constant columns are measured like any other. The result does not depend on the order of the
-    rows, to the last bit.
+    A distance drifts at `value >= threshold`, a test at `p_value <= threshold`; METHODS has their defaults. If either
+    side has no rows left, value is NaN, p_value None and drifted False. Constant columns are measured like any other.
+    The result does not depend on the order of the rows, to the last bit.
 
     Raises ValueError for a method that does not exist or does not suit the kind.
 
@@ -110,5 +133,16 @@ _DISTANCES: dict[str, Callable[[Any, Any], float]] = {
     "wasserstein": measure_wasserstein,
     "jensenshannon": measure_jensenshannon,
     "psi": measure_psi,
+    "kl_div": measure_kl,
+    "hellinger": measure_hellinger,
+    "energy": measure_energy,
+    "total_variation": measure_total_variation,
+    "l_infinity": measure_l_infinity,
 }
-_TESTS: dict[str, Callable[[Any, Any], tuple[float, float]]] = {"ks": compute_ks, "chisquare": compute_contingency}
+_TESTS: dict[str, Callable[[Any, Any], tuple[float, float]]] = {
+    "ks": compute_ks,
+    "cramer_von_mises": compute_cramer_von_mises,
+    "anderson_darling": compute_anderson_darling,
+    "chisquare": compute_contingency,
+    "g_test": compute_g,
+}

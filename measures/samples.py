@@ -118,9 +118,17 @@ def align_categories(reference: CategorySample, current: CategorySample) -> tupl
     return before[occurs], after[occurs]
 
 
+def pool_numbers(reference: NumberSample, current: NumberSample) -> Floats:
+    """Give the values of both, ascending."""
+    values = np.concatenate([reference.values, current.values])
+    values.sort(kind="stable")  # two ascending runs are merged, not sorted
+    return values
+
+
 def align_numbers(reference: NumberSample, current: NumberSample) -> tuple[Ints, Ints]:
     """Give how often each different value occurs on either side, in ascending order."""
-    values = np.unique(np.concatenate([reference.values, current.values]))
+    pooled = pool_numbers(reference, current)
+    values = pooled[np.append(True, pooled[1:] != pooled[:-1])]
     before, after = (
         np.searchsorted(each.values, values, side="right") - np.searchsorted(each.values, values, side="left")
         for each in (reference, current)

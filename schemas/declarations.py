@@ -27,7 +27,12 @@ METRICS: dict[Task, tuple[str, ...]] = {
 }
 # In measurements these stand for the output.
 RESERVED_FEATURES = ("prediction", "score")
-DRIFT_METHODS = ("auto", "jensenshannon", "psi", "ks", "wasserstein", "chisquare")
+# Their thresholds are p-values; the others are distances.
+P_VALUE_METHODS = ("ks", "cramer_von_mises", "anderson_darling", "chisquare", "g_test")
+DRIFT_METHODS = (
+    "auto", "jensenshannon", "psi", "kl_div", "hellinger", "wasserstein", "energy", "total_variation", "l_infinity",
+    *P_VALUE_METHODS,
+)  # fmt: skip
 DETECTORS = ("adwin", "kswin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w")
 
 

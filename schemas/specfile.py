@@ -11,6 +11,7 @@ from schemas.declarations import (
     DETECTORS,
     DRIFT_METHODS,
     METRICS,
+    P_VALUE_METHODS,
     RESERVED_FEATURES,
     AlertRule,
     DriftSpec,
@@ -178,10 +179,14 @@ def _read_feature(name: str, value: Value) -> FeatureSpec:
 
 def _read_drift(section: Section) -> DriftSpec:
     section.allow(["method", "threshold", "false_alarms", "rows"])
+    method = _maybe(section.get("method"), lambda value: value.choice(DRIFT_METHODS))
+    threshold = _maybe(section.get("threshold"), _read_threshold)
+    if method in P_VALUE_METHODS and isinstance(threshold, float) and threshold > 1:
+        section.require("threshold", "").fail(f"{method} is judged by a p-value, which is at most 1", "Write 0.05.")
     return _build(
         DriftSpec,
-        method=_maybe(section.get("method"), lambda value: value.choice(DRIFT_METHODS)),
-        threshold=_maybe(section.get("threshold"), _read_threshold),
+        method=method,
+        threshold=threshold,
         false_alarms=_maybe(section.get("false_alarms"), _read_false_alarms),
         rows=_maybe(section.get("rows"), lambda value: value.choice(["independent", "blocks"])),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from schemas.declarations import DRIFT_METHODS
 from schemas.errors import ConfigurationError
 from schemas.spec import (
     AlertRule,
@@ -73,6 +74,12 @@ def test_largest_spec():
     assert (spec.retrain.cooldown_ms, spec.retrain.resources.memory_bytes) == (21_600_000, 4 * 2**30)
 
 
+@pytest.mark.parametrize("method", DRIFT_METHODS)
+def test_every_drift_method_can_be_asked_for(method):
+    spec = parse_spec(SMALLEST + f"drift: {{method: {method}, threshold: 0.02}}\n", "f")
+    assert (spec.drift.method, spec.drift.threshold) == (method, 0.02)
+
+
 def test_other_references_and_tasks():
     spec = parse_spec(
         SMALLEST.replace("{file: reference.parquet}", '{sql: "SELECT 1"}').replace("binary", "regression"), "f"
@@ -107,6 +114,16 @@ def test_other_references_and_tasks():
         ("  to: 2026", "  to: 2025", "fraud.yaml:5: reference.to: `to` is not after `from`"),
         ("  interval", "  file: x\n  interval", "fraud.yaml:4: reference: exactly one source is needed"),
         ("2026-01-01\n", "2026-13-01\n", "fraud.yaml:4: reference.from: '2026-13-01' cannot be read"),
+        (
+            "{method: auto, threshold: calibrated,",
+            "{method: g_test, threshold: 5,",
+            "fraud.yaml:14: drift.threshold: g_test is judged by a p-value, which is at most 1. Write 0.05.",
+        ),
+        (
+            "method: auto",
+            "method: helinger",
+            "fraud.yaml:14: drift.method: 'helinger' is not one of auto, jensenshannon, psi, kl_div, hellinger, ",
+        ),
         ("1 per 30d", "often", "fraud.yaml:14: drift.false_alarms: 'often' is no budget. Write `1 per 30d`."),
         ("adwin", "adwim", "fraud.yaml:15: online[0].detector: 'adwim' is not one of"),
         ("on: score", "on: country", "fraud.yaml:15: online[0].on: 'country' is of type category"),
