@@ -20,6 +20,7 @@ _FOLDER = Path(__file__).parent
 _REMEDY = "Build them with `python hatch_build.py` in the repository, or install driftloop again"
 
 _POINTER = ctypes.c_void_p
+_START = ctypes.c_char
 _COUNT = ctypes.c_int64
 
 _KERNELS: dict[str, tuple[Any, list[Any]]] = {
@@ -90,6 +91,9 @@ def _hash(sources: list[Path]) -> str:
 def address(array: npt.NDArray[Any]) -> int:
     """Give where a contiguous array begins; keep the array alive while a kernel runs."""
     assert array.flags.c_contiguous
+    if array.flags.writeable and array.size:
+        # Half of what NumPy's own way takes, a hundred times a batch.
+        return ctypes.addressof(_START.from_buffer(array))  # type: ignore[arg-type]
     return array.ctypes.data
 
 

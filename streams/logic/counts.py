@@ -131,12 +131,17 @@ class GroupCounts:
             self.num_rows.reshape(shape).sum(axis=1),
         )
 
-    def read(self, group: int) -> Summary:
-        """Give the summary of one group."""
-        return Summary(
-            self.counts[group].copy(), self.low[group].copy(), self.high[group].copy(),
-            read_sums(self.limbs[group]), int(self.num_rows[group]),
-        )  # fmt: skip
+    def read(self, groups: Ints) -> list[Summary]:
+        """Give the summaries of some groups."""
+        sums = read_sums(self.limbs[groups])
+        num_sums = 2 * self.low.shape[1]
+        return [
+            Summary(
+                self.counts[group].copy(), self.low[group].copy(), self.high[group].copy(),
+                sums[position * num_sums : (position + 1) * num_sums], int(self.num_rows[group]),
+            )
+            for position, group in enumerate(groups.tolist())
+        ]  # fmt: skip
 
 
 def tally_rows(

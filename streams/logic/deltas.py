@@ -26,7 +26,7 @@ from store.summaries import IdBlock
 from streams.logic.counts import CodedRows, GroupCounts, code_texts, tally_rows
 from streams.logic.dedup import Asked, SeenIds
 from streams.logic.layouts import OTHER, Part, lay_out
-from streams.logic.runs import list_distinct, list_pairs, number_values, pick, place
+from streams.logic.runs import find_runs, list_distinct, list_pairs, measure_runs, number_values, pick, place
 from streams.logic.summaries import Summary
 from streams.logic.watermarks import EVERY_VERSION, INPUTS, Watermarks, run_watermark
 from streams.logic.windows import Assignment, assign_windows
@@ -153,7 +153,8 @@ def number_messages(batch: MessageBatch, validated: Validated) -> tuple[Ints, in
     for columns in validated.columns:
         if columns.row.any():
             # A message's last row here is its largest: columns are in the order of the log.
-            last = np.flatnonzero(np.append(columns.offset[1:] != columns.offset[:-1], True))
+            begins = find_runs(columns.offset)
+            last = begins + measure_runs(begins, columns.num_rows) - 1
             index = locate(batch, columns.offset[last])
             num_rows[index] = np.maximum(num_rows[index], columns.row[last] + 1)
     for letter in validated.dead:
@@ -347,8 +348,8 @@ class _Counting:
 
     def _add(self, grouping: _Grouping, tallies: _Tallies) -> None:
         num_seen = tallies.counts.num_rows + tallies.num_duplicates
-        for index in np.flatnonzero(num_seen).tolist():
-            summary = tallies.counts.read(index)
+        groups = np.flatnonzero(num_seen)
+        for index, summary in zip(groups.tolist(), tallies.counts.read(groups), strict=True):
             summary.num_duplicates, summary.num_late = int(tallies.num_duplicates[index]), int(tallies.num_late[index])
             self.delta.additions.append(Addition(grouping.key_of(index), summary, int(tallies.ends[index])))
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from streams.logic.runs import find_runs, measure_runs
+
 Ints = npt.NDArray[np.int64]
 
 # Before every instant, yet far from overflow when a retention is subtracted.
@@ -45,10 +47,10 @@ def run_watermark(initial_ms: int, own: Ints, offset: Ints, raised: Iterable[tup
         position = int(np.searchsorted(offset, message_offset))
         before[position] = max(before[position], ms)
     np.maximum.accumulate(before, out=before)
-    first = np.flatnonzero(np.concatenate(([True], offset[1:] != offset[:-1])))
+    first = find_runs(offset)
     if len(first) == len(own):
         return before[:-1], int(before[-1])
-    return np.repeat(before[first], np.diff(first, append=len(own))), int(before[-1])
+    return np.repeat(before[first], measure_runs(first, len(own))), int(before[-1])
 
 
 class Watermarks:

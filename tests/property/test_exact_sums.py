@@ -32,7 +32,7 @@ def add_exactly(x: list[float], y: list[float], rows: list[int], groups: list[in
         numbers={"x": np.array(x, np.float64), "y": np.array(y, np.float64)},
     )  # fmt: skip
     found = CodedRows(LAYOUT, columns).count(np.array(rows, np.int64), np.array(groups, np.int32), 3)
-    return [found.read(group).sums for group in range(3)]
+    return [summary.sums for summary in found.read(np.arange(3))]
 
 
 def clip(value: float) -> float:
