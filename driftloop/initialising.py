@@ -132,7 +132,7 @@ def render(
         "# Uncomment what you need; see docs/spec.md.",
         "# segments: []",
         "# drift: {method: auto, threshold: calibrated}",
-        "# performance: {limits: 3sd, min_label_coverage: 0.9}",
+        "# performance: {limits: calibrated, min_label_coverage: 0.9}",
         "# alerts: [{when: harm, for: 1, severity: high}, {when: drift, for: 1, severity: info}]",
         "# retrain: {on: [harm], cooldown: 6h, architecture: mlp}",
     ]

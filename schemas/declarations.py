@@ -117,12 +117,12 @@ class OnlineSpec(msgspec.Struct, frozen=True, kw_only=True):
 class PerformanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What is measured of a model's output, and when it counts as harm.
 
-    `limits` is `<number>sd` around the reference windows' mean, `calibrated` (at most `false_alarms`), or `none`.
+    `limits` is `calibrated` (at most `false_alarms`), `<number>sd` around the reference windows' mean, or `none`.
     """
 
     metrics: list[str]
     estimate: Literal["cbpe", "none"]
-    limits: str = "3sd"
+    limits: str = "calibrated"
     false_alarms: FalseAlarms = FalseAlarms()
     min_label_coverage: float = 0.9
 

@@ -55,7 +55,7 @@ def test_smallest_spec_takes_the_defaults():
     assert (spec.windows.size_ms, spec.windows.lateness_ms, spec.windows.origin_ms) == (3_600_000, 60_000, 0)
     assert (spec.windows.min_rows, spec.windows.retention, spec.windows.idle_ms) == (100, 30, 30_000)
     assert spec.performance.metrics[0] == "roc_auc"
-    assert (spec.performance.estimate, spec.performance.limits_sd) == ("cbpe", 3.0)
+    assert (spec.performance.estimate, spec.performance.limits) == ("cbpe", "calibrated")
     assert spec.alerts == [AlertRule(when="harm", severity="high"), AlertRule(when="drift", severity="info")]
     assert (spec.retrain, spec.features, spec.exact_rows) == (None, {}, 50_000)
     assert spec.drift.false_alarms == FalseAlarms(1.0, 30 * 86_400_000)
