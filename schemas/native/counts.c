@@ -23,13 +23,12 @@ static inline void add_exactly(int64_t *limbs, double value) {
         exponent = 1;
     uint32_t shift = (exponent - 1) & 31;
     int64_t *limb = limbs + ((exponent - 1) >> 5);
-    uint64_t low = mantissa << shift;
-    uint64_t high = mantissa >> 1 >> (63 - shift);
-    /* Around a centre every other value is negative, so no branch: it would be guessed wrong as often. */
-    int64_t sign = -(int64_t)(bits >> 63);
-    limb[0] += ((int64_t)(low & 0xffffffffULL) ^ sign) - sign;
-    limb[1] += ((int64_t)(low >> 32) ^ sign) - sign;
-    limb[2] += ((int64_t)high ^ sign) - sign;
+    /* In two's complement, and without a branch: around a centre it would be guessed wrong every other time. */
+    int64_t sign = (int64_t)bits >> 63, value_bits = ((int64_t)mantissa ^ sign) - sign;
+    uint64_t low = (uint64_t)value_bits << shift;
+    limb[0] += (int64_t)(low & 0xffffffffULL);
+    limb[1] += (int64_t)(low >> 32);
+    limb[2] += value_bits >> 1 >> (63 - shift);
 }
 
 /* `cuts` are padded with infinity to 2^k - 1; gives for each value the number of cuts below it. */
