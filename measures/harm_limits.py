@@ -55,7 +55,11 @@ _AREA = _Scale(
 _LOSS = _Scale(lambda v, n: np.log(np.maximum(v, _SMALLEST)), math.exp, lambda x: 0.0)
 _EXPLAINED = _Scale(lambda v, n: np.log(np.maximum(1.0 - v, _SMALLEST)), lambda x: 1.0 - math.exp(x), lambda x: 0.0)
 
-_SCALES = dict.fromkeys(("accuracy", "f1", "precision", "recall"), _PROPORTION) | {"roc_auc": _AREA, "r2": _EXPLAINED}
+_SCALES = dict.fromkeys(("accuracy", "f1", "precision", "recall"), _PROPORTION) | {
+    "roc_auc": _AREA,
+    "pr_auc": _AREA,
+    "r2": _EXPLAINED,
+}
 
 
 @dataclass(frozen=True, slots=True)

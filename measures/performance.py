@@ -8,22 +8,26 @@ join labels with predictions, nor judge what it measures.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from measures.chances import compute_average_precision, compute_calibration_error
 
 Task = Literal["binary", "multiclass", "regression"]
 Floats = NDArray[np.float64]
 
 # In the order in which people read them; the first is the one that alerts and gates look at.
 _METRICS: dict[Task, tuple[str, ...]] = {
-    "binary": ("roc_auc", "accuracy", "f1", "precision", "recall", "log_loss", "brier"),
-    "multiclass": ("accuracy", "f1", "log_loss", "roc_auc"),
+    "binary": (
+        "roc_auc", "accuracy", "f1", "precision", "recall", "log_loss", "brier", "pr_auc", "calibration_error",
+    ),
+    "multiclass": ("accuracy", "f1", "log_loss", "roc_auc", "precision", "recall", "pr_auc", "calibration_error"),
     "regression": ("mae", "rmse", "mape", "r2"),
-}
-_LOWER_IS_BETTER = frozenset({"log_loss", "brier", "mae", "rmse", "mape"})
+}  # fmt: skip
+_LOWER_IS_BETTER = frozenset({"log_loss", "brier", "calibration_error", "mae", "rmse", "mape"})
 _EPSILON = float(np.finfo(np.float64).eps)  # scikit-learn's floor for logarithms and divisions
 
 
@@ -64,8 +68,9 @@ def measure_performance(
     metrics of scores, nor rows with neither prediction nor score in those of predictions. A metric
     that is undefined on the rows (no rows, one class only, no positive prediction for precision, a
     class without labels for the multiclass roc_auc) is NaN; nothing warns. Values equal
-    scikit-learn's: f1 and roc_auc of multiclass are macro averages, one class against the rest;
-    mape is a share, not per cent.
+    scikit-learn's: f1, precision, recall, roc_auc and pr_auc (average precision) of multiclass are
+    macro averages, one class against the rest, a class never predicted having precision 0; its
+    calibration_error is that of the largest score. mape is a share, not per cent.
 
     Raises ValueError for a metric that the task does not have, and for scores without their classes.
 
@@ -128,6 +133,10 @@ def _measure_binary(
             found["log_loss"] = mean_of(-np.log(likelihood))
         if "brier" in wanted:
             found["brier"] = mean_of((truth - score) ** 2)
+        if "pr_auc" in wanted:
+            found["pr_auc"] = compute_average_precision(truth, score)
+        if "calibration_error" in wanted:
+            found["calibration_error"] = compute_calibration_error(truth, score)
     if predictions is not None:
         known = ~(np.isnan(labels) | np.isnan(predictions))
         truth, predicted = labels[known] == 1, predictions[known] == 1
@@ -162,7 +171,7 @@ def _measure_multiclass(
         known = labelled & ~_find_missing(predictions)
         truth, predicted = labels[known], predictions[known]
         found["accuracy"] = _divide(int(np.count_nonzero(truth == predicted)), truth.size)
-        found["f1"] = _average_f1(truth, predicted)
+        found |= _average_counts(truth, predicted)
     return found
 
 
@@ -177,20 +186,36 @@ def _measure_class_scores(
         likelihood = np.where(index >= 0, scores[np.arange(len(labels)), index], 0.0)
         found["log_loss"] = mean_of(-np.log(np.clip(likelihood, _EPSILON, 1.0 - _EPSILON)))
     if "roc_auc" in wanted:
-        areas = [compute_roc_auc((labels == name).astype(np.float64), scores[:, i]) for i, name in enumerate(classes)]
-        found["roc_auc"] = math.fsum(areas) / len(areas) if areas else math.nan
+        found["roc_auc"] = _average_classes(compute_roc_auc, labels, scores, classes)
+    if "pr_auc" in wanted:
+        found["pr_auc"] = _average_classes(compute_average_precision, labels, scores, classes)
+    if "calibration_error" in wanted and len(classes):
+        best = scores.argmax(axis=1)
+        hits = (labels == np.asarray(list(classes), dtype=object)[best]).astype(np.float64)
+        found["calibration_error"] = compute_calibration_error(hits, scores.max(axis=1))
     return found
 
 
-def _average_f1(labels: NDArray[Any], predictions: NDArray[Any]) -> float:
-    """Macro F1 over every class that is labelled or predicted."""
+def _average_classes(
+    measure: Callable[[Floats, Floats], float], labels: NDArray[Any], scores: Floats, classes: Sequence[str]
+) -> float:
+    """The mean over classes of a metric of each class against the rest."""
+    values = [measure((labels == name).astype(np.float64), scores[:, i]) for i, name in enumerate(classes)]
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def _average_counts(labels: NDArray[Any], predictions: NDArray[Any]) -> dict[str, float]:
+    """Macro F1, precision and recall over every class that is labelled or predicted."""
     names = sorted(set(labels.tolist()) | set(predictions.tolist()), key=str)
-    values = []
+    values: dict[str, list[float]] = {"f1": [], "precision": [], "recall": []}
     for name in names:
         truth, predicted = labels == name, predictions == name
         num_hits = int(np.count_nonzero(truth & predicted))
-        values.append(2 * num_hits / (int(np.count_nonzero(truth)) + int(np.count_nonzero(predicted))))
-    return math.fsum(values) / len(values) if values else math.nan
+        num_labelled, num_predicted = int(np.count_nonzero(truth)), int(np.count_nonzero(predicted))
+        values["f1"].append(2 * num_hits / (num_labelled + num_predicted))
+        values["precision"].append(num_hits / max(num_predicted, 1))
+        values["recall"].append(num_hits / max(num_labelled, 1))
+    return {metric: math.fsum(each) / len(each) if each else math.nan for metric, each in values.items()}
 
 
 def _measure_regression(labels: Floats, predictions: Floats | None) -> dict[str, float]:

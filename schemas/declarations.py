@@ -21,10 +21,12 @@ NUMERIC_TYPES: tuple[FeatureType, ...] = ("number", "boolean")
 
 # The first is the task's primary metric.
 METRICS: dict[Task, tuple[str, ...]] = {
-    "binary": ("roc_auc", "accuracy", "f1", "precision", "recall", "log_loss", "brier"),
-    "multiclass": ("accuracy", "f1", "log_loss", "roc_auc"),
+    "binary": (
+        "roc_auc", "accuracy", "f1", "precision", "recall", "log_loss", "brier", "pr_auc", "calibration_error",
+    ),
+    "multiclass": ("accuracy", "f1", "log_loss", "roc_auc", "precision", "recall", "pr_auc", "calibration_error"),
     "regression": ("mae", "rmse", "mape", "r2"),
-}
+}  # fmt: skip
 # In measurements these stand for the output.
 RESERVED_FEATURES = ("prediction", "score")
 # Their thresholds are p-values; the others are distances.

@@ -104,6 +104,9 @@ class Measurement(msgspec.Struct, kw_only=True):
     revision: int = 0
     spec_version: int = 0
     source: str = ""
+    sampling_error: float | None = None
+    interval_lower: float | None = None
+    interval_upper: float | None = None
 
 
 class Alert(msgspec.Struct, kw_only=True):

@@ -38,6 +38,9 @@ _SCHEMA = pa.schema(
         ("revision", pa.uint32()),
         ("spec_version", pa.uint32()),
         ("computed_at", _INSTANT),
+        ("sampling_error", pa.float64()),
+        ("interval_lower", pa.float64()),
+        ("interval_upper", pa.float64()),
     ]
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from measures.intervals import UNKNOWN, Interval
 from schemas.events import Measurement
 from schemas.spec import ModelSpec, PublishedSpec
 
@@ -48,6 +49,7 @@ class WindowContext:
         alpha: float | None = None,
         threshold: float | None = None,
         label_coverage: float | None = None,
+        interval: Interval = UNKNOWN,
     ) -> Measurement:
         """Return one measurement of the window; NaN becomes null."""
         return Measurement(
@@ -75,6 +77,9 @@ class WindowContext:
             spec_version=self.published.spec_version,
             source=self.source,
             scale=self.scale,
+            sampling_error=drop_nan(interval.error),
+            interval_lower=drop_nan(interval.lower),
+            interval_upper=drop_nan(interval.upper),
         )
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from measures.estimate import ConfidenceEstimator
+from measures.intervals import Interval
 from measures.limits import Limits
 from measures.performance import measure_performance
+from measures.uncertainty import bound_binary, bound_multiclass, bound_regression
 from schemas.events import Measurement
 from schemas.spec import ModelSpec, PublishedSpec
 from streams.logic.measured import WindowContext
@@ -87,6 +89,39 @@ def measure_metrics(spec: ModelSpec, rows: Rows, metrics: Sequence[str] | None =
     return measure_performance(spec.task, labels, rows.prediction, scores, None, metrics)
 
 
+def bound_metrics(spec: ModelSpec, rows: Rows, values: dict[str, float]) -> dict[str, Interval]:
+    """Give the intervals of metrics that were measured on labelled rows."""
+    metrics = list(values)
+    if spec.task == "multiclass":
+        return _bound_classes(rows, values)
+    labels = rows.label if rows.label is not None else np.full(len(rows), math.nan)
+    if spec.task == "binary":
+        return bound_binary(labels, rows.prediction, rows.score, metrics)
+    return bound_regression(labels, rows.prediction, metrics)
+
+
+def _bound_classes(rows: Rows, values: dict[str, float]) -> dict[str, Interval]:
+    """Of rows with a label and a prediction; scores count where each of these rows has all of them."""
+    labels = rows.label_text if rows.label_text is not None else np.full(len(rows), None, dtype=object)
+    predicted = rows.prediction_text if rows.prediction_text is not None else np.full(len(rows), None, dtype=object)
+    scored = sorted(rows.scores)
+    scores = np.column_stack([rows.scores[name] for name in scored]) if scored else None
+    if scores is not None:
+        best = np.asarray(scored, dtype=object)[np.nan_to_num(scores, nan=-1.0).argmax(axis=1)]
+        is_open = (predicted == None) & ~np.isnan(scores).any(axis=1)  # noqa: E711 - element by element
+        predicted = np.where(is_open, best, predicted)
+    known = (labels != None) & (predicted != None)  # noqa: E711 - element by element
+    labels, predicted = labels[known], predicted[known]
+    classes = scored + sorted({*labels.tolist(), *predicted.tolist()} - set(scored))
+    place = {name: index for index, name in enumerate(classes)}
+    chances = np.zeros((len(labels), len(classes)))
+    chances[np.arange(len(labels)), [place[name] for name in labels.tolist()]] = 1.0
+    codes = np.array([place[name] for name in predicted.tolist()], dtype=np.int64)
+    if scores is not None and (len(classes) > len(scored) or np.isnan(scores[known]).any()):
+        scores = None
+    return bound_multiclass(chances, codes, None if scores is None else scores[known], values, list(values))
+
+
 def find_labelled(rows: Rows) -> npt.NDArray[np.bool_]:
     """Mark the rows that have a label."""
     labelled = np.zeros(len(rows), dtype=np.bool_)
@@ -141,6 +176,7 @@ def _realize(
     spec = context.spec
     labelled = rows.take(find_labelled(rows))
     values = measure_metrics(spec, labelled)
+    intervals = bound_metrics(spec, labelled, values)
     found = []
     for metric in spec.performance.metrics:
         limits = _limit(context, profile, metric, segment, len(labelled), "performance")
@@ -163,6 +199,7 @@ def _realize(
                 lower=limits.lower,
                 upper=limits.upper,
                 label_coverage=coverage,
+                interval=intervals[metric],
             )
         )
     return found

@@ -31,9 +31,11 @@ def test_binary(decimals: int) -> None:
         "recall": sk.recall_score(labels, predictions),
         "log_loss": sk.log_loss(labels, scores),
         "brier": sk.brier_score_loss(labels, scores),
+        "pr_auc": sk.average_precision_score(labels, scores),
     }
     measured = measure_performance("binary", labels, predictions, scores)
     assert tuple(measured) == default_metrics("binary")
+    del measured["calibration_error"]  # scikit-learn has none
     assert measured == pytest.approx(expected, rel=1e-12)
 
 
@@ -50,10 +52,21 @@ def test_multiclass() -> None:
         "f1": sk.f1_score(labels, predictions, average="macro"),
         "log_loss": sk.log_loss(labels, scores),
         "roc_auc": sk.roc_auc_score(labels, scores, multi_class="ovr", labels=list(classes)),
+        "precision": sk.precision_score(labels, predictions, average="macro"),
+        "recall": sk.recall_score(labels, predictions, average="macro"),
+        "pr_auc": sk.average_precision_score(np.eye(4)[index], scores, average="macro"),
     }
-    assert measure_performance("multiclass", labels, predictions, scores, classes) == pytest.approx(expected, rel=1e-12)
+    names = tuple(expected)
+    found = measure_performance("multiclass", labels, predictions, scores, classes, names)
+    assert found == pytest.approx(expected, rel=1e-12)
     # Without predictions, the class of the largest score is meant.
-    assert measure_performance("multiclass", labels, None, scores, classes) == pytest.approx(expected, rel=1e-12)
+    found = measure_performance("multiclass", labels, None, scores, classes, names)
+    assert found == pytest.approx(expected, rel=1e-12)
+    best = scores.max(axis=1)
+    bins, hits = np.minimum((best * 10).astype(int), 9), predictions == labels
+    gaps = [abs((hits - best)[bins == each].sum()) for each in range(10)]
+    error = measure_performance("multiclass", labels, None, scores, classes, ["calibration_error"])
+    assert error["calibration_error"] == pytest.approx(sum(gaps) / 2000, rel=1e-9)
 
 
 def test_regression() -> None:

@@ -25,7 +25,9 @@ def test_nothing_is_defined_on_no_rows() -> None:
 def test_one_class_only() -> None:
     scores = np.array([0.1, 0.2])
     measured = measure_performance("binary", np.zeros(2), np.zeros(2), scores)
-    assert [name for name, value in measured.items() if math.isnan(value)] == ["roc_auc", "f1", "precision", "recall"]
+    assert [name for name, value in measured.items() if math.isnan(value)] == [
+        "roc_auc", "f1", "precision", "recall", "pr_auc",
+    ]  # fmt: skip
     assert measured["accuracy"] == 1.0
     assert measured["brier"] == pytest.approx(0.025)
 
@@ -87,6 +89,8 @@ def test_metrics_are_chosen_and_checked() -> None:
 def test_directions() -> None:
     assert [primary_metric(task) for task in ("binary", "multiclass", "regression")] == ["roc_auc", "accuracy", "mae"]
     lower = {name for task in ("binary", "multiclass", "regression") for name in default_metrics(task)}
-    assert {name for name in lower if not higher_is_better(name)} == {"log_loss", "brier", "mae", "rmse", "mape"}
+    assert {name for name in lower if not higher_is_better(name)} == {
+        "log_loss", "brier", "calibration_error", "mae", "rmse", "mape",
+    }  # fmt: skip
     with pytest.raises(ValueError, match="no metric 'auc'"):
         higher_is_better("auc")
