@@ -13,11 +13,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from measures.chances import compute_average_precision, compute_calibration_error
+from measures.intervals import UNKNOWN, Interval
+from measures.uncertainty import bound_predictions, bound_scores
 
 Floats = NDArray[np.float64]
 
@@ -108,7 +113,26 @@ class ConfidenceEstimator:
             "recall": _divide(true_positives, positives),
             "log_loss": _divide(float(log_losses.sum()), num_rows),
             "brier": _divide(float(squares.sum()), num_rows),
+            "pr_auc": compute_average_precision(probability, score),
+            "calibration_error": compute_calibration_error(probability, score),
         }
+
+    def bound(
+        self, scores: NDArray[Any], predictions: NDArray[Any] | None, metrics: Sequence[str]
+    ) -> dict[str, Interval]:
+        """Give the interval of each expected metric: that of the metric which labels of n such rows would show.
+
+        It has the chance of the draw in it, not a wrong calibration.
+        """
+        score = np.asarray(scores, dtype=np.float64)
+        known = ~np.isnan(score)
+        predicted = score >= 0.5
+        if predictions is not None:
+            sent = np.asarray(predictions, dtype=np.float64)
+            predicted = np.where(np.isnan(sent), predicted, sent == 1)
+        probability = self.calibrate(score[known])
+        found = bound_scores(probability, score[known], metrics) | bound_predictions(probability, predicted[known])
+        return {metric: found.get(metric, UNKNOWN) for metric in metrics}
 
     def to_bytes(self) -> bytes:
         """Return the estimator as JSON; floats survive the round trip to the last bit."""

@@ -27,6 +27,12 @@ METRICS: dict[Task, tuple[str, ...]] = {
     "multiclass": ("accuracy", "f1", "log_loss", "roc_auc", "precision", "recall", "pr_auc", "calibration_error"),
     "regression": ("mae", "rmse", "mape", "r2"),
 }  # fmt: skip
+# How performance is estimated without labels.
+ESTIMATES: dict[Task, tuple[str, ...]] = {
+    "binary": ("cbpe", "none"),
+    "multiclass": ("cbpe", "none"),
+    "regression": ("dle", "none"),
+}
 # In measurements these stand for the output.
 RESERVED_FEATURES = ("prediction", "score")
 # Their thresholds are p-values; the others are distances.
@@ -123,7 +129,7 @@ class PerformanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     metrics: list[str]
-    estimate: Literal["cbpe", "none"]
+    estimate: Literal["cbpe", "dle", "none"]
     limits: str = "calibrated"
     false_alarms: FalseAlarms = FalseAlarms()
     min_label_coverage: float = 0.9
@@ -210,5 +216,5 @@ def default_alerts() -> list[AlertRule]:
 
 def default_performance(task: Task, **given: Any) -> PerformanceSpec:
     """Give the task's performance section; `given` overrides."""
-    estimate = "cbpe" if task == "binary" else "none"
+    estimate = "none" if task == "regression" else "cbpe"
     return PerformanceSpec(**{"metrics": list(METRICS[task]), "estimate": estimate, **given})

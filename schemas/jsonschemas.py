@@ -96,7 +96,7 @@ def _spec_schema() -> dict[str, Any]:
             _mapping(("detector", "on"), detector={"enum": list(DETECTORS)}, on=_TEXT, parameters={"type": "object"})
         ),
         performance=_mapping(
-            metrics=_list({"enum": metrics}), estimate={"enum": ["cbpe", "none"]},
+            metrics=_list({"enum": metrics}), estimate={"enum": ["cbpe", "dle", "none"]},
             limits={"type": "string", "pattern": r"^(none|calibrated|\d+(\.\d+)?sd)$"}, false_alarms=budget,
             min_label_coverage={"type": "number", "minimum": 0, "maximum": 1},
         ),

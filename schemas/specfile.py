@@ -10,6 +10,7 @@ import msgspec
 from schemas.declarations import (
     DETECTORS,
     DRIFT_METHODS,
+    ESTIMATES,
     METRICS,
     P_VALUE_METHODS,
     RESERVED_FEATURES,
@@ -229,9 +230,7 @@ def _read_performance(section: Section, task: Task) -> PerformanceSpec:
         given["metrics"] = [value.choice(METRICS[task], f"a metric of a {task} model:") for value in metrics]
     estimate = section.get("estimate")
     if estimate is not None:
-        given["estimate"] = estimate.choice(["cbpe", "none"])
-        if given["estimate"] == "cbpe" and task != "binary":
-            estimate.fail("cbpe estimates binary models", "Use `estimate: none`.")
+        given["estimate"] = estimate.choice(ESTIMATES[task], f"an estimate of a {task} model:")
     limits = section.get("limits")
     if limits is not None:
         given["limits"] = limits.text()

@@ -24,6 +24,7 @@ from streams.explaining import Explanation, explain_features
 from streams.feeding import Feed, feed_window
 from streams.logic.distances import SampledRows, measure_inputs, measure_outputs
 from streams.logic.drift_tests import attach_tests, count_windows, merge_counts
+from streams.logic.loss_inputs import attach_features
 from streams.logic.measured import WindowContext
 from streams.logic.outcomes import find_labelled, measure_estimated, measure_realized
 from streams.logic.quality import choose_inputs, make_marker, measure_quality
@@ -117,7 +118,7 @@ class WindowMeasurer:
         for version, size in sizes.items():
             outputs = rows.outputs[version]
             sampled = current if outputs is rows.inputs else self._sample(context, outputs)
-            found += self._measure_version(context, version, size, sampled, own_hashes.get(version, ""))
+            found += self._measure_version(context, version, size, sampled, rows.inputs, own_hashes.get(version, ""))
             feeds += self._feed(context, outputs, version, lambda on: on == "score")
         if published.spec.drift.threshold == "calibrated":
             counts = merge_counts(count_windows(summaries, published, task.topic_of["records"]).values())
@@ -188,7 +189,7 @@ class WindowMeasurer:
         return [(each.model_version, each.num_predictions) for each in counts]
 
     def _measure_version(
-        self, context: WindowContext, version: str, size: int, current: SampledRows, own_hash: str
+        self, context: WindowContext, version: str, size: int, current: SampledRows, inputs: Rows, own_hash: str
     ) -> list[Measurement]:
         published = context.published
         num_rows = _count(context, current.rows, size)
@@ -196,8 +197,12 @@ class WindowMeasurer:
         profile = self._references.profile(published, own_hash)
         return [
             *measure_outputs(context, reference, current, num_rows, version),
-            *measure_estimated(context, profile, current.rows, num_rows, version),
+            *measure_estimated(context, profile, self._attach(context, current.rows, inputs), num_rows, version),
         ]
+
+    def _attach(self, context: WindowContext, outputs: Rows, inputs: Rows) -> Rows:
+        """Losses are estimated from features, which other estimates do without."""
+        return attach_features(outputs, inputs) if context.spec.performance.estimate == "dle" else outputs
 
     def _sample(self, context: WindowContext, rows: Rows) -> SampledRows:
         known = context.published.segment_values

@@ -10,16 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from measures.estimate import ConfidenceEstimator
+from measures.estimate_classes import ClassEstimator
 from measures.intervals import Interval
 from measures.limits import Limits
 from measures.performance import measure_performance
 from measures.uncertainty import bound_binary, bound_multiclass, bound_regression
 from schemas.events import Measurement
 from schemas.spec import ModelSpec, PublishedSpec
+from streams.logic.loss_inputs import RowLossEstimator
 from streams.logic.measured import WindowContext
 from streams.logic.performance_limits import UNBOUNDED, Reading, ReferenceLimits, find_limits
-from streams.logic.rows import Floats, Rows
+from streams.logic.rows import Rows
 from streams.logic.verdicts import is_harmful
+
+Estimator = ConfidenceEstimator | ClassEstimator | RowLossEstimator
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,7 @@ class ReferenceProfile:
     """What a version's reference promises: limits per metric (none without labels), and how to estimate."""
 
     limits: ReferenceLimits
-    estimator: ConfidenceEstimator | None
+    estimator: Estimator | None
 
 
 def profile_reference(published: PublishedSpec, reference: Rows, *, is_own: bool) -> ReferenceProfile:
@@ -37,13 +41,30 @@ def profile_reference(published: PublishedSpec, reference: Rows, *, is_own: bool
         return ReferenceProfile(ReferenceLimits(), None)
     labelled = reference.take_outcomes(find_labelled(reference))
     limits = find_limits(published, reference, labelled, measure_metrics, is_own)
-    estimator = None
-    if spec.performance.estimate == "cbpe" and reference.score is not None and reference.label is not None:
-        known = reference.label[~np.isnan(reference.score) & ~np.isnan(reference.label)]
-        # From one class alone nothing can be estimated.
-        if np.any(known == 0) and np.any(known == 1):
-            estimator = ConfidenceEstimator.fit(reference.label, reference.score)
-    return ReferenceProfile(limits, estimator)
+    return ReferenceProfile(limits, _fit_estimator(spec, reference))
+
+
+def _fit_estimator(spec: ModelSpec, reference: Rows) -> Estimator | None:
+    """Learn how to estimate, where the spec asks for it and the reference has what it takes."""
+    if spec.performance.estimate == "none":
+        return None
+    if spec.task == "regression":
+        return RowLossEstimator.fit(spec, reference)
+    if spec.task == "multiclass":
+        classes = sorted(reference.scores)
+        if not classes or reference.label_text is None:
+            return None
+        scores = np.column_stack([reference.scores[name] for name in classes])
+        if not np.any(~np.isnan(scores).any(axis=1) & find_labelled(reference)):
+            return None
+        return ClassEstimator.fit(reference.label_text, scores, classes)
+    if reference.score is None or reference.label is None:
+        return None
+    known = reference.label[~np.isnan(reference.score) & ~np.isnan(reference.label)]
+    # From one class alone nothing can be estimated.
+    if not (np.any(known == 0) and np.any(known == 1)):
+        return None
+    return ConfidenceEstimator.fit(reference.label, reference.score)
 
 
 def measure_realized(
@@ -66,13 +87,12 @@ def measure_estimated(
     context: WindowContext, profile: ReferenceProfile, rows: Rows, num_rows: int, model_version: str
 ) -> list[Measurement]:
     """Estimate a version's metrics without labels, for the whole model and each segment; nothing without estimator."""
-    if profile.estimator is None or rows.score is None:
+    if profile.estimator is None or not _has_outputs(profile.estimator, rows):
         return []
-    found = _estimate(context, profile, rows.score, rows.prediction, "", num_rows, model_version)
+    found = _estimate(context, profile, rows, "", num_rows, model_version)
+    take = rows.take if isinstance(profile.estimator, RowLossEstimator) else rows.take_outcomes
     for segment, positions in _split(context, rows).items():
-        prediction = None if rows.prediction is None else rows.prediction[positions]
-        score = rows.score[positions]
-        found += _estimate(context, profile, score, prediction, segment, len(score), model_version)
+        found += _estimate(context, profile, take(positions), segment, len(positions), model_version)
     return found
 
 
@@ -132,21 +152,38 @@ def find_labelled(rows: Rows) -> npt.NDArray[np.bool_]:
     return labelled
 
 
+def _has_outputs(estimator: Estimator, rows: Rows) -> bool:
+    """Say whether a window has what its estimator looks at."""
+    if isinstance(estimator, ConfidenceEstimator):
+        return rows.score is not None
+    if isinstance(estimator, ClassEstimator):
+        return all(name in rows.scores for name in estimator.classes)
+    return rows.prediction is not None
+
+
+def _estimate_metrics(
+    estimator: Estimator, rows: Rows, metrics: Sequence[str]
+) -> tuple[dict[str, float], dict[str, Interval]]:
+    if isinstance(estimator, RowLossEstimator):
+        return estimator.estimate(rows)
+    if isinstance(estimator, ClassEstimator):
+        scores = np.column_stack([rows.scores[name] for name in estimator.classes])
+        return estimator.estimate(scores, rows.prediction_text, metrics)
+    assert rows.score is not None
+    return estimator.estimate(rows.score, rows.prediction), estimator.bound(rows.score, rows.prediction, metrics)
+
+
 def _estimate(
-    context: WindowContext,
-    profile: ReferenceProfile,
-    score: Floats,
-    prediction: Floats | None,
-    segment: str,
-    num_rows: int,
-    model_version: str,
+    context: WindowContext, profile: ReferenceProfile, rows: Rows, segment: str, num_rows: int, model_version: str
 ) -> list[Measurement]:
     assert profile.estimator is not None
-    values = profile.estimator.estimate(score, prediction)
+    values, intervals = _estimate_metrics(profile.estimator, rows, context.spec.performance.metrics)
     found = []
     for metric in context.spec.performance.metrics:
-        limits = _limit(context, profile, metric, segment, len(score), "estimate")
-        few = len(score) < context.spec.windows.min_rows
+        if metric not in values:
+            continue  # a loss that cannot be estimated
+        limits = _limit(context, profile, metric, segment, len(rows), "estimate")
+        few = len(rows) < context.spec.windows.min_rows
         found.append(
             context.make(
                 "estimate",
@@ -154,11 +191,12 @@ def _estimate(
                 values[metric],
                 "too_few_rows" if few else _judge(metric, values[metric], limits),
                 num_rows,
-                num_sampled=len(score),
+                num_sampled=len(rows),
                 model_version=model_version,
                 segment=segment,
                 lower=limits.lower,
                 upper=limits.upper,
+                interval=intervals[metric],
             )
         )
     return found

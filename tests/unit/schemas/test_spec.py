@@ -124,6 +124,11 @@ def test_other_references_and_tasks():
             "method: helinger",
             "fraud.yaml:14: drift.method: 'helinger' is not one of auto, jensenshannon, psi, kl_div, hellinger, ",
         ),
+        (
+            "estimate: cbpe",
+            "estimate: dle",
+            "fraud.yaml:16: performance.estimate: 'dle' is not an estimate of a binary model: cbpe, none",
+        ),
         ("1 per 30d", "often", "fraud.yaml:14: drift.false_alarms: 'often' is no budget. Write `1 per 30d`."),
         ("adwin", "adwim", "fraud.yaml:15: online[0].detector: 'adwim' is not one of"),
         ("on: score", "on: country", "fraud.yaml:15: online[0].on: 'country' is of type category"),
