@@ -140,6 +140,17 @@ class PerformanceSpec(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.limits in ("none", "calibrated") else float(self.limits.removesuffix("sd"))
 
 
+class FairnessSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Up to which gap of a rate over the values of a segment key a model is fair; None: not measured.
+
+    `disparate_impact` is a ratio, fair from there on.
+    """
+
+    demographic_parity: float | None = None
+    equal_opportunity: float | None = None
+    disparate_impact: float | None = None
+
+
 class AlertRule(msgspec.Struct, frozen=True, kw_only=True):
     """Opens an alert when `when` has held for `for_` decided windows in a row."""
 
@@ -189,6 +200,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     drift: DriftSpec = DriftSpec()
     online: list[OnlineSpec] = []
     performance: PerformanceSpec
+    fairness: FairnessSpec = FairnessSpec()
     alerts: list[AlertRule]
     retrain: RetrainSpec | None = None
     exact_rows: int = 50_000

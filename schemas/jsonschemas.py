@@ -75,6 +75,7 @@ def _spec_schema() -> dict[str, Any]:
     metrics = list(dict.fromkeys(metric for names in METRICS.values() for metric in names))
     columns = _mapping(label=_TEXT, score=_TEXT, prediction=_TEXT, id=_TEXT, ts=_TEXT, scores=_TEXT)
     rules = {"enum": list(get_args(RuleName))}
+    share = {"type": "number", "minimum": 0, "maximum": 1}
     budget = {"type": "string", "pattern": r"^\d+(\.\d+)?\s+per\s+\S+$"}
     return _mapping(
         ("model", "task", "reference", "windows"),
@@ -98,8 +99,9 @@ def _spec_schema() -> dict[str, Any]:
         performance=_mapping(
             metrics=_list({"enum": metrics}), estimate={"enum": ["cbpe", "dle", "none"]},
             limits={"type": "string", "pattern": r"^(none|calibrated|\d+(\.\d+)?sd)$"}, false_alarms=budget,
-            min_label_coverage={"type": "number", "minimum": 0, "maximum": 1},
+            min_label_coverage=share,
         ),
+        fairness=_mapping(demographic_parity=share, equal_opportunity=share, disparate_impact=share),
         alerts=_list(_mapping(("when",), when=rules, severity={"enum": list(get_args(Severity))}, **{"for": _COUNT})),
         retrain=_mapping(
             on={"anyOf": [rules, _list(rules)]}, cooldown=_DURATION, architecture=_TEXT,

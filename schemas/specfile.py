@@ -16,6 +16,7 @@ from schemas.declarations import (
     RESERVED_FEATURES,
     AlertRule,
     DriftSpec,
+    FairnessSpec,
     FalseAlarms,
     FeatureSpec,
     FeatureType,
@@ -45,8 +46,8 @@ _LIMITS = re.compile(r"none|calibrated|\d+(?:\.\d+)?sd", re.ASCII)
 _ARCHITECTURE = re.compile(r"mlp|linear|[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 _FEATURE_TYPES = [name for name in get_args(FeatureType) if name != "auto"]
 _KEYS = [
-    "model", "task", "reference", "windows", "features", "segments", "drift", "online", "performance", "alerts",
-    "retrain", "exact_rows",
+    "model", "task", "reference", "windows", "features", "segments", "drift", "online", "performance", "fairness",
+    "alerts", "retrain", "exact_rows",
 ]  # fmt: skip
 _DEFAULT_SEVERITY: dict[RuleName, Severity] = {"harm": "high", "drift": "info"}
 
@@ -73,6 +74,7 @@ def parse_spec(text: str, file: str) -> ModelSpec:
         drift=_read_drift(_section(document, "drift")),
         online=[_read_online(value.section(), features) for value in _list(document, "online")],
         performance=_read_performance(_section(document, "performance"), task),
+        fairness=_read_fairness(document, task),
         alerts=alerts,
         retrain=_read_retrain(document.get("retrain"), alerts),
         exact_rows=_maybe(document.get("exact_rows"), lambda value: value.count(low=100)),
@@ -243,6 +245,19 @@ def _read_performance(section: Section, task: Task) -> PerformanceSpec:
     if coverage is not None:
         given["min_label_coverage"] = coverage.number(low=0, high=1)
     return default_performance(task, **given)
+
+
+def _read_fairness(document: Section, task: Task) -> FairnessSpec:
+    value = document.get("fairness")
+    if value is None:
+        return FairnessSpec()
+    if task != "binary":
+        value.fail("fairness is measured of binary models")
+    if not _list(document, "segments"):
+        value.fail("there are no groups to compare", "Declare `segments: [FEATURE]`.")
+    names = [field.name for field in msgspec.structs.fields(FairnessSpec)]
+    section = value.section().allow(names)
+    return FairnessSpec(**{name: limit.number(low=0, high=1) for name, limit in section})
 
 
 def _read_alerts(value: Value | None) -> list[AlertRule]:

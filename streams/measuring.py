@@ -24,6 +24,7 @@ from streams.explaining import Explanation, explain_features
 from streams.feeding import Feed, feed_window
 from streams.logic.distances import SampledRows, measure_inputs, measure_outputs
 from streams.logic.drift_tests import attach_tests, count_windows, merge_counts
+from streams.logic.fairness import measure_opportunity, measure_parity
 from streams.logic.loss_inputs import attach_features
 from streams.logic.measured import WindowContext
 from streams.logic.outcomes import find_labelled, measure_estimated, measure_realized
@@ -118,6 +119,7 @@ class WindowMeasurer:
         for version, size in sizes.items():
             outputs = rows.outputs[version]
             sampled = current if outputs is rows.inputs else self._sample(context, outputs)
+            found += measure_parity(context, sampled.rows, sampled.parts, _count(context, outputs, size), version)
             found += self._measure_version(context, version, size, sampled, rows.inputs, own_hashes.get(version, ""))
             feeds += self._feed(context, outputs, version, lambda on: on == "score")
         if published.spec.drift.threshold == "calibrated":
@@ -153,6 +155,8 @@ class WindowMeasurer:
         found_coverage = float(find_labelled(rows).mean()) if len(rows) else 0.0
         coverage = found_coverage if is_whole else task.label_coverage
         found = measure_realized(context, profile, rows, num_rows, coverage, task.model_version)
+        parts = rows.split({key: published.segment_values.get(key, []) for key in spec.segments})
+        found += measure_opportunity(context, rows, parts, num_rows, coverage, task.model_version)
         primary = spec.performance.metrics[0]
         marker = next(each for each in found if each.metric == primary and not each.segment)
         return _collect([each for each in found if each is not marker], marker, [])

@@ -80,6 +80,21 @@ def test_every_drift_method_can_be_asked_for(method):
     assert (spec.drift.method, spec.drift.threshold) == (method, 0.02)
 
 
+def test_fairness():
+    fair = SMALLEST + "segments: [country]\nfairness: {demographic_parity: 0.1, disparate_impact: 0.8}\n"
+    spec = parse_spec(fair, "f")
+    assert (spec.fairness.demographic_parity, spec.fairness.equal_opportunity) == (0.1, None)
+    assert spec.fairness.disparate_impact == 0.8
+    for text, message in (
+        (fair.replace("segments: [country]\n", ""), "fairness: there are no groups to compare"),
+        (fair.replace("binary", "regression"), "fairness: fairness is measured of binary models"),
+        (fair.replace("0.8", "8"), "fairness.disparate_impact: "),
+        (fair.replace("disparate_impact", "impact"), "fairness.impact: there is no key 'impact' here"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            parse_spec(text, "f")
+
+
 def test_other_references_and_tasks():
     spec = parse_spec(
         SMALLEST.replace("{file: reference.parquet}", '{sql: "SELECT 1"}').replace("binary", "regression"), "f"

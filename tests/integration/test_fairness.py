@@ -1,0 +1,48 @@
+"""Fairness from events to measurements: the gaps that a window shows, of its predictions first, of its labels then."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.connections import ClickHouseConnection
+from streams.processes import ProcessPool
+from tests import truth
+from tests.integration.test_measuring import World, measured_store
+
+__all__ = ["measured_store"]
+
+SPEC = truth.SPEC.replace("lateness: 300s", "lateness: 300s, min_rows: 20") + (
+    "fairness: {demographic_parity: 0.01, equal_opportunity: 0.5, disparate_impact: 0.99}\n"
+)
+
+
+def test_gaps_are_measured_of_predictions_and_then_of_labels(
+    measured_store: tuple[ClickHouseConnection, ProcessPool],
+) -> None:
+    world = World(*measured_store, SPEC, truth.make_truth(num_windows=2, rows_per_window=400))
+    try:
+        world.send(0, ("records", "predictions"))
+        world.close_window(0)
+        rows = world.rows_of(0)
+        groups = {name: each for name, each in rows.groupby("country") if len(each) >= 20}
+        rates = [each["y_pred"].mean() for each in groups.values()]
+        assert _read(world) == {
+            "demographic_parity": pytest.approx(max(rates) - min(rates)),
+            "disparate_impact": pytest.approx(min(rates) / max(rates)),
+        }
+        world.send(0, ("labels",))
+        world.look()
+        positives = [each[each["repaid"] == 1] for each in groups.values()]
+        recalls = [each["y_pred"].mean() for each in positives if len(each) >= 20]
+        assert _read(world)["equal_opportunity"] == pytest.approx(max(recalls) - min(recalls))
+    finally:
+        world.close()
+
+
+def _read(world: World) -> dict[str, float]:
+    rows = world.ch.query(
+        "SELECT metric, value FROM measurements_now WHERE kind = 'fairness' AND segment = 'country' "
+        "AND model_version = 'external' AND interval_lower <= value AND value <= interval_upper"
+    )
+    assert len(rows) == len(dict(rows))
+    return dict(rows)
