@@ -133,6 +133,7 @@ class PerformanceSpec(msgspec.Struct, frozen=True, kw_only=True):
     limits: str = "calibrated"
     false_alarms: FalseAlarms = FalseAlarms()
     min_label_coverage: float = 0.9
+    baseline: Literal["no_change", "none"] = "none"
 
     @property
     def limits_sd(self) -> float | None:

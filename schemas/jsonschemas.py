@@ -99,7 +99,7 @@ def _spec_schema() -> dict[str, Any]:
         performance=_mapping(
             metrics=_list({"enum": metrics}), estimate={"enum": ["cbpe", "dle", "none"]},
             limits={"type": "string", "pattern": r"^(none|calibrated|\d+(\.\d+)?sd)$"}, false_alarms=budget,
-            min_label_coverage=share,
+            min_label_coverage=share, baseline={"enum": ["no_change", "none"]},
         ),
         fairness=_mapping(demographic_parity=share, equal_opportunity=share, disparate_impact=share),
         alerts=_list(_mapping(("when",), when=rules, severity={"enum": list(get_args(Severity))}, **{"for": _COUNT})),

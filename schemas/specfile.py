@@ -225,7 +225,7 @@ def _read_online(section: Section, features: dict[str, FeatureSpec]) -> OnlineSp
 
 
 def _read_performance(section: Section, task: Task) -> PerformanceSpec:
-    section.allow(["metrics", "estimate", "limits", "false_alarms", "min_label_coverage"])
+    section.allow(["metrics", "estimate", "limits", "false_alarms", "min_label_coverage", "baseline"])
     given: dict[str, Any] = {}
     metrics = _list(section, "metrics")
     if metrics:
@@ -244,6 +244,9 @@ def _read_performance(section: Section, task: Task) -> PerformanceSpec:
     coverage = section.get("min_label_coverage")
     if coverage is not None:
         given["min_label_coverage"] = coverage.number(low=0, high=1)
+    baseline = section.get("baseline")
+    if baseline is not None:
+        given["baseline"] = baseline.choice(["no_change", "none"])
     return default_performance(task, **given)
 
 

@@ -22,6 +22,7 @@ from store.windows import read_label_counts
 from streams.comparing import Comparer, CompareTask
 from streams.explaining import Explanation, explain_features
 from streams.feeding import Feed, feed_window
+from streams.logic.baseline import measure_no_change
 from streams.logic.distances import SampledRows, measure_inputs, measure_outputs
 from streams.logic.drift_tests import attach_tests, count_windows, merge_counts
 from streams.logic.fairness import measure_opportunity, measure_parity
@@ -157,6 +158,7 @@ class WindowMeasurer:
         found = measure_realized(context, profile, rows, num_rows, coverage, task.model_version)
         parts = rows.split({key: published.segment_values.get(key, []) for key in spec.segments})
         found += measure_opportunity(context, rows, parts, num_rows, coverage, task.model_version)
+        found += measure_no_change(context, rows, num_rows, coverage, task.model_version)
         primary = spec.performance.metrics[0]
         marker = next(each for each in found if each.metric == primary and not each.segment)
         return _collect([each for each in found if each is not marker], marker, [])

@@ -1,4 +1,4 @@
-"""Fairness from events to measurements: the gaps that a window shows, of its predictions first, of its labels then."""
+"""What a spec may ask for beside metrics, from events to measurements: fairness, and the no-change baseline."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tests.integration.test_measuring import World, measured_store
 
 __all__ = ["measured_store"]
 
-SPEC = truth.SPEC.replace("lateness: 300s", "lateness: 300s, min_rows: 20") + (
-    "fairness: {demographic_parity: 0.01, equal_opportunity: 0.5, disparate_impact: 0.99}\n"
-)
+SPEC = truth.SPEC.replace("lateness: 300s", "lateness: 300s, min_rows: 20").replace(
+    "limits: 3sd}", "limits: 3sd, baseline: no_change}"
+) + ("fairness: {demographic_parity: 0.01, equal_opportunity: 0.5, disparate_impact: 0.99}\n")
 
 
 def test_gaps_are_measured_of_predictions_and_then_of_labels(
@@ -35,6 +35,9 @@ def test_gaps_are_measured_of_predictions_and_then_of_labels(
         positives = [each[each["repaid"] == 1] for each in groups.values()]
         recalls = [each["y_pred"].mean() for each in positives if len(each) >= 20]
         assert _read(world)["equal_opportunity"] == pytest.approx(max(recalls) - min(recalls))
+        labels = rows.sort_values(["ts", "id"])["repaid"].to_numpy()
+        baseline = "SELECT value FROM measurements_now WHERE kind = 'performance' AND metric = 'no_change_accuracy'"
+        assert world.read_one(baseline) == pytest.approx((labels[1:] == labels[:-1]).mean())
     finally:
         world.close()
 
