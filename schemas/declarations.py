@@ -42,6 +42,7 @@ DRIFT_METHODS = (
     *P_VALUE_METHODS,
 )  # fmt: skip
 DETECTORS = ("adwin", "kswin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w")
+MULTIVARIATE_METHODS = ("domain_classifier", "mmd", "pca_reconstruction")
 
 
 class ReferenceColumns(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,12 +107,16 @@ class FalseAlarms(msgspec.Struct, frozen=True):
 
 
 class DriftSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """How drift is measured and when it opens an alert; `rows: blocks` is for dependent rows."""
+    """How drift is measured and when it opens an alert; `rows: blocks` is for dependent rows.
+
+    `multivariate` are statistics of whole rows, which open no alert.
+    """
 
     method: str = "auto"
     threshold: Literal["calibrated"] | float = "calibrated"
     false_alarms: FalseAlarms = FalseAlarms()
     rows: Literal["independent", "blocks"] = "independent"
+    multivariate: list[str] = []
 
 
 class OnlineSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,17 @@ from typing import Any, get_args
 import msgspec
 
 from schemas.catalogue import PublishedSpec
-from schemas.declarations import DETECTORS, DRIFT_METHODS, METRICS, FeatureType, Policy, RuleName, Severity, Task
+from schemas.declarations import (
+    DETECTORS,
+    DRIFT_METHODS,
+    METRICS,
+    MULTIVARIATE_METHODS,
+    FeatureType,
+    Policy,
+    RuleName,
+    Severity,
+    Task,
+)
 from schemas.events import (
     Alert,
     DeadLetter,
@@ -92,6 +102,7 @@ def _spec_schema() -> dict[str, Any]:
             method={"enum": list(DRIFT_METHODS)}, threshold={"anyOf": [{"const": "calibrated"}, _NUMBER]},
             false_alarms=budget,
             rows={"enum": ["independent", "blocks"]},
+            multivariate=_list({"enum": list(MULTIVARIATE_METHODS)}),
         ),
         online=_list(
             _mapping(("detector", "on"), detector={"enum": list(DETECTORS)}, on=_TEXT, parameters={"type": "object"})

@@ -12,6 +12,7 @@ from schemas.declarations import (
     DRIFT_METHODS,
     ESTIMATES,
     METRICS,
+    MULTIVARIATE_METHODS,
     P_VALUE_METHODS,
     RESERVED_FEATURES,
     AlertRule,
@@ -181,7 +182,7 @@ def _read_feature(name: str, value: Value) -> FeatureSpec:
 
 
 def _read_drift(section: Section) -> DriftSpec:
-    section.allow(["method", "threshold", "false_alarms", "rows"])
+    section.allow(["method", "threshold", "false_alarms", "rows", "multivariate"])
     method = _maybe(section.get("method"), lambda value: value.choice(DRIFT_METHODS))
     threshold = _maybe(section.get("threshold"), _read_threshold)
     if method in P_VALUE_METHODS and isinstance(threshold, float) and threshold > 1:
@@ -192,7 +193,12 @@ def _read_drift(section: Section) -> DriftSpec:
         threshold=threshold,
         false_alarms=_maybe(section.get("false_alarms"), _read_false_alarms),
         rows=_maybe(section.get("rows"), lambda value: value.choice(["independent", "blocks"])),
+        multivariate=_maybe(section.get("multivariate"), _read_multivariate),
     )
+
+
+def _read_multivariate(value: Value) -> list[str]:
+    return [each.choice(MULTIVARIATE_METHODS) for each in value.items()]
 
 
 def _read_threshold(value: Value) -> str | float:

@@ -32,6 +32,7 @@ from streams.logic.outcomes import find_labelled, measure_estimated, measure_rea
 from streams.logic.quality import choose_inputs, make_marker, measure_quality
 from streams.logic.rows import Rows
 from streams.logic.summaries import Merged, merge_rows
+from streams.logic.together import measure_inputs_together
 from streams.reading import Place, Source, WindowReader
 from streams.references import References
 
@@ -116,6 +117,7 @@ class WindowMeasurer:
         if len(rows.inputs):
             reference = self._references.read(published, published.reference_hash)
             found += measure_inputs(context, reference, current, num_rows)
+            found += measure_inputs_together(context, reference, current, num_rows)
             feeds += self._feed(context, rows.inputs, "", lambda on: on not in ("score", "error"))
         for version, size in sizes.items():
             outputs = rows.outputs[version]

@@ -89,7 +89,8 @@ def test_an_alert_opens_before_any_row_is_stored(open_world: Any) -> None:
     assert assessed.alert_id == first.alert_id
     assert assessed.transition_id != first.transition_id
     assert assessed.harm is not None
-    assert assessed.reason == "this drift goes on; no harm to performance is seen"
+    assert assessed.reason.startswith("this drift goes on; no harm to performance is seen")
+    assert "amount" in {each["feature"] for each in assessed.evidence["blame"]}
     world.look()
     assert len(read_firing(world)) == 2
     # The distance says how big; its verdict is the test's.
@@ -174,3 +175,19 @@ def test_a_shadow_opens_no_alert(open_world: Any) -> None:
     )
     assert statuses == [("7", ["ok"]), ("external", ["alert"])]
     assert world.alerts("drift") == []
+
+
+def test_rows_are_measured_as_a_whole(open_world: Any) -> None:
+    known = shift(truth.make_truth(num_windows=4, rows_per_window=ROWS), 1.5, 1)
+    world = open_world(known, "drift: {multivariate: [domain_classifier, mmd, pca_reconstruction]}\n")
+    for window in (0, 1):
+        world.send(window, ("records", "predictions"))
+        world.close_window(window)
+    rows = world.ch.query(
+        "SELECT metric, groupArray(p_value < 0.005), any(num_sampled) FROM "
+        "(SELECT * FROM measurements_now WHERE kind = 'drift' AND feature = '' AND metric != 'num_drifted' "
+        "ORDER BY window_start) GROUP BY metric ORDER BY metric"
+    )
+    assert rows[:2] == [("domain_classifier", [0, 1], ROWS), ("mmd", [0, 1], ROWS)]
+    # One column alone does not move the relations that it sees.
+    assert rows[2] == ("pca_reconstruction", [0, 0], ROWS)

@@ -1,0 +1,154 @@
+"""Is a window different as a whole, though no column may be: in how its columns go together?
+
+Owns the encoding of rows and three statistics of two samples. No alert rests on them: their p-values are of a single
+comparison and not part of the false-alarm budget. All are deterministic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from measures.performance import compute_roc_auc
+
+Floats = NDArray[np.float64]
+
+# Of each side; what more rows add is not worth its time (kernels grow with the square).
+NUM_ROWS_MAX = 2_000
+_NUM_CATEGORIES_MAX = 20
+_NUM_FOLDS = 5
+_SEED = 0
+_NUM_PERMUTATIONS = 200
+# Components are kept until they explain so much of the reference's variance, as NannyML does.
+_EXPLAINED = 0.65
+
+
+@dataclass(frozen=True, slots=True)
+class Multivariate:
+    """One statistic; `p_value` of "both samples come from one population", None where there is none."""
+
+    value: float
+    p_value: float | None
+
+
+def encode_rows(reference: Mapping[str, NDArray[Any]], window: Mapping[str, NDArray[Any]]) -> tuple[Floats, Floats]:
+    """Encode columns (floats, NaN missing; objects, None missing) of both sides as float64[rows, dimensions].
+
+    Numbers are standardised by the reference, missing ones 0 with an indicator of their own; categories are indicators
+    of the reference's 20 most frequent values, the rest, and missing. Columns that do not vary over both are left out.
+    """
+    parts: list[tuple[Floats, Floats]] = []
+    for name, before in reference.items():
+        after = window[name]
+        if before.dtype.kind == "f":
+            known = before[~np.isnan(before)]
+            mean, deviation = (float(known.mean()), float(known.std()) or 1.0) if len(known) else (0.0, 1.0)
+            parts += [_pair(lambda side: np.nan_to_num((side - mean) / deviation), before, after)]  # noqa: B023
+            parts += [_pair(lambda side: np.isnan(side).astype(np.float64), before, after)]
+            continue
+        values, counts = np.unique(np.array([v for v in before.tolist() if v is not None], str), return_counts=True)
+        kept = values[np.argsort(-counts, kind="stable")][:_NUM_CATEGORIES_MAX].tolist()
+        texts = [np.array(["\0" if v is None else str(v) for v in side.tolist()]) for side in (before, after)]
+        for value in [*kept, "\0"]:
+            parts += [_pair(lambda side: (side == value).astype(np.float64), *texts)]  # noqa: B023
+        parts += [_pair(lambda side: (~np.isin(side, [*kept, "\0"])).astype(np.float64), *texts)]  # noqa: B023
+    varying = [(b, a) for b, a in parts if np.ptp(np.concatenate([b, a])) > 0]
+    if not varying:
+        return np.zeros((len(next(iter(reference.values()), ())), 0)), np.zeros(
+            (len(next(iter(window.values()), ())), 0)
+        )
+    return np.column_stack([b for b, _ in varying]), np.column_stack([a for _, a in varying])
+
+
+def classify_domains(reference: Floats, window: Floats) -> Multivariate:
+    """How well a classifier tells window from reference: ROC AUC of predictions out of fold, 0.5 being not at all.
+
+    Gradient-boosted trees in five interleaved folds. The one-sided p-value is Mann and Whitney's, as if the predictions
+    were independent: an approximation. Lopez-Paz and Oquab, "Revisiting classifier two-sample tests" (2017).
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    rows, labels = np.vstack([reference, window]), np.repeat([0.0, 1.0], [len(reference), len(window)])
+    # Interleaved within each side, so that every fold has its share of both.
+    folds = np.concatenate([np.arange(len(side)) % _NUM_FOLDS for side in (reference, window)])
+    scores = np.empty(len(rows))
+    for fold in range(_NUM_FOLDS):
+        model = HistGradientBoostingClassifier(
+            max_iter=50, max_leaf_nodes=15, min_samples_leaf=20, early_stopping=False, random_state=_SEED
+        )
+        model.fit(rows[folds != fold], labels[folds != fold])
+        scores[folds == fold] = model.predict_proba(rows[folds == fold])[:, 1]
+    auc = compute_roc_auc(labels, scores)
+    n, m = len(window), len(reference)
+    z = (auc - 0.5) / math.sqrt((n + m + 1) / (12 * n * m))
+    return Multivariate(auc, float(special.ndtr(-z)))
+
+
+def measure_mmd(reference: Floats, window: Floats) -> Multivariate:
+    """Maximum mean discrepancy, squared and unbiased, of a Gaussian kernel as wide as the median distance.
+
+    The p-value is that of 200 seeded permutations, so at least 1/201.
+    Gretton et al., "A kernel two-sample test" (2012).
+    """
+    rows = np.vstack([reference, window])
+    squares = np.sum(rows**2, axis=1)
+    distances = np.maximum(0.0, squares[:, None] + squares[None, :] - 2.0 * rows @ rows.T)
+    width = float(np.median(distances[np.triu_indices(len(rows), 1)])) or 1.0
+    kernel = np.exp(-distances / width)
+    np.fill_diagonal(kernel, 0.0)
+    m, n = len(reference), len(window)
+    is_window = np.repeat([0.0, 1.0], [m, n])
+    rng = np.random.default_rng(_SEED)
+    assignments = np.column_stack([is_window, *(rng.permutation(is_window) for _ in range(_NUM_PERMUTATIONS))])
+    within = np.einsum("ij,ij->j", assignments, kernel @ assignments)
+    rest = 1.0 - assignments
+    between = np.einsum("ij,ij->j", rest, kernel @ assignments)
+    outside = np.einsum("ij,ij->j", rest, kernel @ rest)
+    found = within / (n * (n - 1)) + outside / (m * (m - 1)) - 2.0 * between / (n * m)
+    p_value = (1 + int(np.sum(found[1:] >= found[0]))) / (1 + _NUM_PERMUTATIONS)
+    return Multivariate(float(found[0]), p_value)
+
+
+def measure_reconstruction(reference: Floats, window: Floats) -> Multivariate:
+    """How much worse the reference's principal components describe the window: the ratio of mean errors, 1 being alike.
+
+    As many components as explain 65 % of the reference's variance; the error is the Euclidean distance. The p-value is
+    a two-sided Welch test of the errors by the normal law. NannyML's data reconstruction with PCA.
+    """
+    mean = reference.mean(axis=0)
+    _, singular, axes = np.linalg.svd(reference - mean, full_matrices=False)
+    shares = np.cumsum(singular**2) / max(float(np.sum(singular**2)), 1e-300)
+    kept = axes[: int(np.searchsorted(shares, _EXPLAINED)) + 1]
+    errors = [np.linalg.norm((side - mean) - (side - mean) @ kept.T @ kept, axis=1) for side in (reference, window)]
+    before, after = (float(each.mean()) for each in errors)
+    spread = math.sqrt(sum(float(each.var(ddof=1)) / len(each) for each in errors))
+    if before < 1e-9:
+        return Multivariate(math.nan, None)
+    p_value = 2.0 * float(special.ndtr(-abs(after - before) / spread)) if spread > 0 else None
+    return Multivariate(after / before, p_value)
+
+
+def measure_together(name: str, reference: Floats, window: Floats) -> Multivariate:
+    """Measure one of STATISTICS, the same to the last bit whatever the machine has cores; KeyError for any other."""
+    from threadpoolctl import threadpool_limits
+
+    # The order in which threads add decides the last digits.
+    with threadpool_limits(1):
+        return STATISTICS[name](reference, window)
+
+
+STATISTICS: dict[str, Callable[[Floats, Floats], Multivariate]] = {
+    "domain_classifier": classify_domains,
+    "mmd": measure_mmd,
+    "pca_reconstruction": measure_reconstruction,
+}
+
+
+def _pair(encode: Callable[[NDArray[Any]], Floats], before: NDArray[Any], after: NDArray[Any]) -> tuple[Floats, Floats]:
+    return encode(before), encode(after)
