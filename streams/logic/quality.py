@@ -16,7 +16,7 @@ def choose_inputs(merged: Sequence[Merged], records_topic: str) -> Merged | None
 
 
 def measure_quality(context: WindowContext, inputs: Merged | None, merged: Sequence[Merged]) -> list[Measurement]:
-    """Measure rows, duplicates and late rows of inputs and of each version, null and out-of-range shares of features.
+    """Measure rows, duplicates and late rows of inputs and of each version, shares of features' values.
 
     The row `num_rows` of the whole model is not among them: it says that a window's measurements are complete.
     """
@@ -62,6 +62,9 @@ def _measure_features(context: WindowContext, inputs: Merged) -> list[Measuremen
     for category in inputs.categories():
         shares.append((category.name, "null_share", category.num_null))
         declared = context.spec.features.get(category.name)
+        if declared is not None and declared.type == "category":
+            # The last count is of what the reference's values do not name.
+            shares.append((category.name, "unseen_share", int(category.counts[-1])))
         if declared is not None and declared.values is not None:
             shares.append((category.name, "out_of_range_share", category.num_not_allowed))
     shares += [(presence.name, "null_share", presence.num_null) for presence in inputs.presences()]

@@ -146,6 +146,8 @@ class _Recomputation:
         for name, declared in self.model.features.items():
             column = counted[name]
             shares = {"null_share": int(column.isna().sum())}
+            if declared.type == "category":
+                shares["unseen_share"] = int((column.notna() & ~column.isin(self.reference[name].dropna())).sum())
             if declared.min is not None or declared.max is not None:
                 low, high = declared.min or -math.inf, declared.max or math.inf
                 shares["out_of_range_share"] = int(((column < low) | (column > high)).sum())
