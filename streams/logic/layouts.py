@@ -153,7 +153,7 @@ class _Identity:
         return isinstance(other, _Identity) and (self.published is other.published or self.published == other.published)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def _lay_out(identity: _Identity, part: Part) -> Layout:
     published = identity.published
     features: dict[str, FeatureSpec | None] = dict(published.spec.features) if part == "inputs" else {}
