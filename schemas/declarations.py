@@ -15,7 +15,7 @@ Task = Literal["binary", "multiclass", "regression"]
 FeatureType = Literal["number", "boolean", "category", "text", "embedding", "image", "auto"]
 Policy = Literal["drop", "hash", "mask"]
 Severity = Literal["info", "low", "high", "critical"]
-RuleName = Literal["harm", "drift"]
+RuleName = Literal["harm", "drift", "fairness"]
 
 NUMERIC_TYPES: tuple[FeatureType, ...] = ("number", "boolean")
 

@@ -50,7 +50,7 @@ _KEYS = [
     "model", "task", "reference", "windows", "features", "segments", "drift", "online", "performance", "fairness",
     "alerts", "retrain", "exact_rows",
 ]  # fmt: skip
-_DEFAULT_SEVERITY: dict[RuleName, Severity] = {"harm": "high", "drift": "info"}
+_DEFAULT_SEVERITY: dict[RuleName, Severity] = {"harm": "high", "drift": "info", "fairness": "low"}
 
 SpecPart = TypeVar("SpecPart", bound=msgspec.Struct)
 
@@ -63,7 +63,8 @@ def parse_spec(text: str, file: str) -> ModelSpec:
         model.fail(f"{model.text()!r} is no model name", "Use letters, digits, `.`, `_` and `-`, at most 128.")
     task = _choose_task(document)
     features = {name: _read_feature(name, value) for name, value in _section(document, "features")}
-    alerts = _read_alerts(document.get("alerts"))
+    fairness = _read_fairness(document, task)
+    alerts = _read_alerts(document.get("alerts"), fairness)
     return _build(
         ModelSpec,
         model=model.text(),
@@ -75,7 +76,7 @@ def parse_spec(text: str, file: str) -> ModelSpec:
         drift=_read_drift(_section(document, "drift")),
         online=[_read_online(value.section(), features) for value in _list(document, "online")],
         performance=_read_performance(_section(document, "performance"), task),
-        fairness=_read_fairness(document, task),
+        fairness=fairness,
         alerts=alerts,
         retrain=_read_retrain(document.get("retrain"), alerts),
         exact_rows=_maybe(document.get("exact_rows"), lambda value: value.count(low=100)),
@@ -269,7 +270,7 @@ def _read_fairness(document: Section, task: Task) -> FairnessSpec:
     return FairnessSpec(**{name: limit.number(low=0, high=1) for name, limit in section})
 
 
-def _read_alerts(value: Value | None) -> list[AlertRule]:
+def _read_alerts(value: Value | None, fairness: FairnessSpec) -> list[AlertRule]:
     if value is None:
         return default_alerts()
     rules: list[AlertRule] = []
@@ -278,6 +279,10 @@ def _read_alerts(value: Value | None) -> list[AlertRule]:
         when: Any = section.require("when", "Write `when: harm`.").choice(get_args(RuleName))
         if any(rule.when == when for rule in rules):
             section.require("when", "").fail(f"there is a rule for {when!r} already")
+        if when == "fairness" and fairness == FairnessSpec():
+            section.require("when", "").fail(
+                "no fairness is measured", "Declare a limit, such as `fairness: {demographic_parity: 0.1}`."
+            )
         lasting = section.get("for")
         severity: Any = _maybe(section.get("severity"), lambda given: given.choice(get_args(Severity)))
         rules.append(
@@ -299,7 +304,8 @@ def _read_retrain(value: Value | None, alerts: list[AlertRule]) -> RetrainSpec |
     if on is not None:
         names = []
         for item in on.items() if on.is_list() else [on]:
-            names.append(item.choice(get_args(RuleName)))
+            # Alerts of segments never ask for a retraining, and those of fairness are of nothing else.
+            names.append(item.choice(["harm", "drift"]))
             if all(rule.when != names[-1] for rule in alerts):
                 item.fail(f"no alert rule opens on {names[-1]!r}", f"Add `alerts: [{{when: {names[-1]}}}]`.")
     architecture = section.get("architecture")

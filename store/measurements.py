@@ -72,6 +72,21 @@ class PerformanceRow(NamedTuple):
     num_rows: int
 
 
+class FairnessRow(NamedTuple):
+    """The last revision of one disparity of a window and version; `segment` is the key that it is about."""
+
+    window_start: int
+    window_end: int
+    segment: str
+    model_version: str
+    metric: str
+    value: float
+    threshold: float
+    status: str
+    revision: int
+    num_rows: int
+
+
 class DriftRow(NamedTuple):
     """The most drifted column of a window, segment and version ('': inputs), and how many columns drifted.
 
@@ -172,6 +187,27 @@ def read_drift(
         {"model": model, "since": since_ms, "calibrated": is_calibrated, "limit": num_rows_max},
     )
     return [DriftRow(*row) for row in rows][::-1]
+
+
+def read_fairness(ch: ClickHouse, model: str, since_ms: int, num_rows_max: int = 5000) -> list[FairnessRow]:
+    """Return the disparities of the newest windows from `since_ms` on that can be decided, ascending by window."""
+    rows = ch.query(
+        f"""
+        SELECT toUnixTimestamp64Milli(m.window_start), toUnixTimestamp64Milli(m.window_end), m.segment, m.model_version,
+               m.metric, argMax(ifNull(m.value, nan), {_LAST}) AS last_value,
+               argMax(ifNull(m.threshold, nan), {_LAST}), argMax(m.status, {_LAST}) AS last_status,
+               max(m.revision), argMax(m.num_rows, {_LAST})
+        FROM measurements AS m FINAL
+        WHERE m.model = {{model:String}} AND m.kind = 'fairness'
+          AND m.window_start >= fromUnixTimestamp64Milli({{since:Int64}}, 'UTC')
+        GROUP BY m.window_start, m.window_end, m.segment, m.model_version, m.metric
+        HAVING last_status IN ('ok', 'alert')
+        ORDER BY m.window_start DESC, m.segment DESC, m.model_version DESC, m.metric DESC
+        LIMIT {{limit:UInt32}}
+        """,  # noqa: S608 - the only insertion is a constant of this module
+        {"model": model, "since": since_ms, "limit": num_rows_max},
+    )
+    return [FairnessRow(*row) for row in rows][::-1]
 
 
 def read_most_drifted(ch: ClickHouse, model: str, window_start: int, num_features: int) -> list[tuple[str, str, float]]:

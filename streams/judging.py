@@ -21,15 +21,24 @@ from schemas.spec import AlertRule, ModelHistory, ModelSpec, PublishedSpec, Seve
 from store.alerts import LastAlert, read_last_alerts
 from store.client import ClickHouse
 from store.judgements import insert_judgement, read_newest_measured_at
-from store.measurements import DriftRow, PerformanceRow, has_labels, read_drift, read_most_drifted, read_performance
+from store.measurements import (
+    DriftRow,
+    FairnessRow,
+    PerformanceRow,
+    has_labels,
+    read_drift,
+    read_fairness,
+    read_most_drifted,
+    read_performance,
+)
 from streams.announcing import Announcer
 from streams.explaining import Explanation
-from streams.logic.alerts import Observation, Standing, Transition, advance
+from streams.logic.alerts import Decision, Observation, Standing, Transition, advance
 from streams.logic.drift_decisions import Window, decide_windows, group_by_window
 from streams.logic.policy import name_rules
 from streams.logic.verdicts import HarmVerdict, choose_headline, judge_harm
 from streams.outlet import Outlet
-from streams.wording import describe_drift, describe_harm
+from streams.wording import describe_drift, describe_fairness, describe_harm
 
 log = logging.getLogger(__name__)
 
@@ -85,13 +94,18 @@ class Judge:
         spec = history.latest.spec
         measured_at = read_newest_measured_at(self._ch, spec.model)
         last = read_last_alerts(self._ch, spec.model)
-        windows = self._read_windows(spec, min((_read_from(last, name, "") for name, _ in name_rules(spec)), default=0))
+        since = min(
+            (_read_from(last, name, "") for name, rule in name_rules(spec) if rule.when != "fairness"), default=0
+        )
+        windows = self._read_windows(spec, since)
         alerts: list[Alert] = []
         for name, rule in name_rules(spec):
             if rule.when == "harm":
                 alerts += self._judge_harm(history, name, rule, last.get((name, "")), windows)
-            else:
+            elif rule.when == "drift":
                 alerts += self._judge_drift(history, name, rule, last, windows, newest_start)
+            else:
+                alerts += self._judge_fairness(spec, name, rule, last)
         self._announcer.announce(spec, alerts)
         insert_judgement(self._ch, spec.model, measured_at, self._clock.now_ms())
         return alerts
@@ -242,6 +256,46 @@ class Judge:
             reason=describe_drift(spec.performance.metrics[0], transition, row, verdict, explained),
             evidence=_list_drift_evidence(row) | _list_explained(explained),
         )
+
+    def _judge_fairness(
+        self, spec: ModelSpec, name: str, rule: AlertRule, last: Mapping[tuple[str, str], LastAlert]
+    ) -> list[Alert]:
+        """One alert a segment key: a window is unfair where any disparity of the version that speaks is."""
+        since = min(_read_from(last, name, key) for key in spec.segments)
+        by_key: dict[str, dict[Window, list[FairnessRow]]] = {}
+        for row in read_fairness(self._ch, spec.model, since):
+            by_key.setdefault(row.segment, {}).setdefault((row.window_start, row.window_end), []).append(row)
+        alerts = []
+        for key, by_window in sorted(by_key.items()):
+            observations, readings = [], {}
+            for window, rows in sorted(by_window.items()):
+                version = self._find_headline(spec.model, window[0], {row.model_version: row.num_rows for row in rows})
+                mine = [row for row in rows if row.model_version == version]
+                if mine:
+                    # The first that is unfair, by name.
+                    readings[window] = row = min(mine, key=lambda each: (each.status != "alert", each.metric))
+                    decision: Decision = "alert" if row.status == "alert" else "ok"
+                    observations.append(Observation(*window, decision, max(each.revision for each in mine)))
+            standing = last.get((name, key))
+            for transition in advance(observations, _stand(standing), rule.for_):
+                reading = readings.get((transition.window_start, transition.window_end))
+                alerts.append(
+                    self._make_alert(
+                        spec,
+                        name,
+                        key,
+                        transition,
+                        severity=rule.severity,
+                        model_version=reading.model_version if reading else "",
+                        kind="fairness",
+                        metric=reading.metric if reading else "",
+                        value=reading.value if reading else None,
+                        threshold=reading.threshold if reading else None,
+                        harm=None,
+                        reason=describe_fairness(transition, reading, key),
+                    )
+                )
+        return alerts
 
     def _make_alert(
         self, spec: ModelSpec, rule: str, segment: str, transition: Transition, *, severity: Severity, **told: Any

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from measures.performance import higher_is_better
-from store.measurements import DriftRow
+from store.measurements import DriftRow, FairnessRow
 from streams.explaining import Explanation
 from streams.logic.alerts import Transition
 from streams.logic.verdicts import HarmVerdict
@@ -32,6 +32,9 @@ _NAMES = {
     "anderson_darling": "Anderson-Darling statistic",
     "chisquare": "chi-square statistic",
     "g_test": "G statistic",
+    "demographic_parity": "gap of positive predictions",
+    "equal_opportunity": "gap of positives found",
+    "disparate_impact": "ratio of positive predictions",
     "ks_counts": "Kolmogorov-Smirnov distance",
     "linf_counts": "largest difference of a share",
 }
@@ -109,6 +112,17 @@ def _describe_test(transition: Transition, reading: DriftRow, what: str, effect:
 
 def _count_others(reading: DriftRow) -> str:
     return f" ({reading.num_drifted} columns have drifted)" if reading.num_drifted > 1 else ""
+
+
+def describe_fairness(transition: Transition, reading: FairnessRow | None, key: str) -> str:
+    """Say why an alert of fairness changed its state."""
+    if reading is None:
+        return f"measured anew, the values of {key} are treated alike"
+    value, limit = format_value(reading.value), format_value(reading.threshold)
+    what = f"{name_metric(reading.metric)} {value} between the values of {key}, of version {reading.model_version}"
+    if transition.state == "resolved":
+        return f"{what}, is within the limit {limit} again, or not surely beyond it"
+    return f"{what}, is surely beyond the limit {limit}"
 
 
 def _describe_blame(metric: str, explanations: Sequence[Explanation]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from schemas.connections import ClickHouseConnection
@@ -49,3 +50,25 @@ def _read(world: World) -> dict[str, float]:
     )
     assert len(rows) == len(dict(rows))
     return dict(rows)
+
+
+def test_a_rule_opens_one_alert_a_key(measured_store: tuple[ClickHouseConnection, ProcessPool]) -> None:
+    """In window 1 one country is hardly ever predicted positive; in the others chance decides."""
+    known = truth.make_truth(num_windows=6, rows_per_window=400)
+    stream = known.stream.copy()
+    number = (stream["ts"] - truth.START_MS) // truth.SIZE_MS
+    stream["y_pred"] = (np.arange(len(stream)) % 2).astype(int)
+    stream.loc[(number == 1) & (stream["country"] == "DE"), "y_pred"] = 0
+    spec = truth.SPEC + "fairness: {demographic_parity: 0.3}\nalerts: [{when: fairness, severity: high}]\n"
+    world = World(*measured_store, spec, truth.Truth(known.reference, stream))
+    try:
+        for window in range(3):
+            world.send(window, ("records", "predictions"))
+            world.close_window(window)
+        assert world.alerts("fairness") == [("firing", 1), ("resolved", 2)]
+        fired = world.ch.query(
+            "SELECT segment, metric, severity, kind, value > threshold FROM alerts WHERE state = 'firing'"
+        )
+        assert fired == [("country", "demographic_parity", "high", "fairness", 1)]
+    finally:
+        world.close()

@@ -152,7 +152,12 @@ def test_other_references_and_tasks():
         (
             "when: harm",
             "when: ham",
-            "fraud.yaml:17: alerts[0].when: 'ham' is not one of harm, drift. Did you mean 'harm'?",
+            "fraud.yaml:17: alerts[0].when: 'ham' is not one of harm, drift, fairness. Did you mean 'harm'?",
+        ),
+        (
+            "when: harm",
+            "when: fairness",
+            "fraud.yaml:17: alerts[0].when: no fairness is measured. Declare a limit, such as",
         ),
         ("on: [harm]", "on: [drift]", "fraud.yaml:18: retrain.on[0]: no alert rule opens on 'drift'"),
         ("4GiB", "4", "fraud.yaml:18: retrain.resources.memory: '4' is no size"),
