@@ -49,7 +49,8 @@ _LONG_AGO_MS = -(2**62)
 # A window of 50,000 rows, 50 features and 100 segments takes about half a minute on a slow machine.
 _MEASURE_TIMEOUT_S = 300.0
 _EXPLAIN_TIMEOUT_S = 60.0
-_SINK_TIMEOUT_S = 5.0
+# Short, so that a window that closes meanwhile is tested before this one is measured.
+_SINK_TIMEOUT_S = 1.0
 _SINK_POLL_S, _SINK_POLL_S_MAX = 0.05, 0.5
 
 # Windows whose counts are tested by one call: of 50 features in 100 segments, each takes some 50 ms.
