@@ -5,16 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.topics import INBOUND
 from schemas.validation import validate
 from tests.samples import KEY, SPEC, START_MS, arrow_of, as_rows, batch_of, catalogue_of, publish, read, record
-
-# The machine that runs this may be busy with something else.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 KINDS = st.sampled_from(INBOUND)
 SCALARS = st.one_of(
