@@ -113,6 +113,12 @@ def mean_of(values: Floats) -> float:
     return float(np.sort(values).sum()) / len(values) if len(values) else math.nan
 
 
+def complete_predictions(predictions: Floats | None, scores: Floats) -> Floats:
+    """Give predictions of a binary model, NaN being missing: where none was sent, 1 from a score of 0.5 on."""
+    by_score = np.where(np.isnan(scores), math.nan, scores >= 0.5)
+    return by_score if predictions is None else np.where(np.isnan(predictions), by_score, predictions)
+
+
 def _to_floats(values: NDArray[Any] | None) -> Floats | None:
     return None if values is None else np.asarray(values, dtype=np.float64)
 
@@ -122,8 +128,7 @@ def _measure_binary(
 ) -> dict[str, float]:
     found: dict[str, float] = {}
     if scores is not None:
-        by_score = np.where(np.isnan(scores), math.nan, scores >= 0.5)
-        predictions = by_score if predictions is None else np.where(np.isnan(predictions), by_score, predictions)
+        predictions = complete_predictions(predictions, scores)
         known = ~(np.isnan(labels) | np.isnan(scores))
         truth, score = labels[known], scores[known]
         if "roc_auc" in wanted:

@@ -24,6 +24,7 @@ from measures.intervals import (
     bound_roc_auc,
     bound_share,
 )
+from measures.performance import complete_predictions
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -37,8 +38,7 @@ def bound_binary(
     """Give the interval of each realized metric of a binary model; rows count as in `measure_performance`."""
     found: dict[str, Interval] = {}
     if scores is not None:
-        by_score = np.where(np.isnan(scores), math.nan, scores >= 0.5)
-        predictions = by_score if predictions is None else np.where(np.isnan(predictions), by_score, predictions)
+        predictions = complete_predictions(predictions, scores)
         known = ~(np.isnan(labels) | np.isnan(scores))
         found |= bound_scores(labels[known], scores[known], metrics)
     if predictions is not None:

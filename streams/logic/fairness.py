@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from measures.fairness import Disparity, measure_gap, measure_ratio
+from measures.performance import complete_predictions
 from schemas.events import Measurement
 from streams.logic.measured import WindowContext
 from streams.logic.rows import OTHER, Rows
@@ -65,10 +66,7 @@ def measure_opportunity(
 def _predict(rows: Rows) -> tuple[Bools, Bools]:
     """Which rows are predicted positive, by their score where no prediction was sent; and of which that is known."""
     nothing = np.full(len(rows), math.nan)
-    score = nothing if rows.score is None else rows.score
-    by_score = np.where(np.isnan(score), math.nan, score >= 0.5)
-    sent = nothing if rows.prediction is None else rows.prediction
-    predicted = np.where(np.isnan(sent), by_score, sent)
+    predicted = complete_predictions(rows.prediction, nothing if rows.score is None else rows.score)
     return predicted == 1, ~np.isnan(predicted)
 
 
