@@ -32,6 +32,7 @@ from store.measurements import (
     read_performance,
 )
 from streams.announcing import Announcer
+from streams.evidence import list_explained, list_limits, list_tested
 from streams.explaining import Explanation
 from streams.logic.alerts import Decision, Observation, Standing, Transition, advance
 from streams.logic.drift_decisions import Window, decide_windows, group_by_window
@@ -171,7 +172,7 @@ class Judge:
                     threshold=verdict.threshold if verdict else None,
                     harm=verdict.harm if verdict else None,
                     reason=describe_harm(spec.performance.metrics[0], transition, verdict, version, explained),
-                    evidence=_list_evidence(reading, explained),
+                    evidence=list_limits(reading) | list_explained(explained),
                 )
             )
         return alerts
@@ -254,7 +255,7 @@ class Judge:
             threshold=row.threshold if row else None,
             harm=verdict.harm if verdict else None,
             reason=describe_drift(spec.performance.metrics[0], transition, row, verdict, explained),
-            evidence=_list_drift_evidence(row) | _list_explained(explained),
+            evidence=list_tested(row) | list_explained(explained),
         )
 
     def _judge_fairness(
@@ -388,30 +389,3 @@ def _raise_severity(spec: ModelSpec, rule: AlertRule) -> Severity:
     order: list[Severity] = ["info", "low", "high", "critical"]
     harm = [each.severity for _, each in name_rules(spec) if each.when == "harm"] or ["high"]
     return max([rule.severity, harm[0]], key=order.index)
-
-
-def _list_drift_evidence(row: DriftRow | None) -> dict[str, Any]:
-    if row is None:
-        return {}
-    evidence: dict[str, Any] = {"num_drifted": row.num_drifted}
-    if row.alpha is not None:
-        evidence |= {"p_value": row.p_value, "alpha": row.alpha, "num_windows": row.scale}
-        evidence |= {"tested_from": row.window_start, "tested_to": row.window_end, "num_rows": row.num_rows}
-    return evidence
-
-
-def _list_evidence(reading: PerformanceRow | None, explained: Sequence[Explanation]) -> dict[str, Any]:
-    evidence: dict[str, Any] = {}
-    if reading is not None:
-        evidence |= {"lower": reading.lower, "upper": reading.upper, "num_rows": reading.num_rows}
-    return evidence | _list_explained(explained)
-
-
-def _list_explained(explained: Sequence[Explanation]) -> dict[str, Any]:
-    evidence: dict[str, Any] = {}
-    if explained:
-        evidence["composition"] = [{"feature": each.feature, "values": each.values} for each in explained]
-    blamed = [each for each in explained if each.harm is not None]
-    if blamed:
-        evidence["blame"] = [{"feature": each.feature, "harm": each.harm, "share": each.share} for each in blamed]
-    return evidence
