@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -22,12 +24,14 @@ from store.client import ClickHouse
 from store.dead_letters import dead_letter_rows
 from store.events import insert_events
 from store.markers import write_sink_markers
+from store.migrations import migrate
 from store.summaries import Place, StoredPartition, insert_ids, insert_markers, insert_summaries
 from streams import measuring
 from streams.judging import Judge
 from streams.logic.partition import Partition
 from streams.monitoring import Monitor, Pace
 from streams.processes import ProcessPool
+from tests.clickhouses import EmbeddedClickHouse
 
 JOB = "monitor"
 KEY = b"a key of the tests"
@@ -37,6 +41,21 @@ TOPIC_IDS = {
     "predictions": "00000000-0000-0000-0000-000000000002",
     "labels": "00000000-0000-0000-0000-000000000003",
 }
+
+
+@contextmanager
+def run_store(folder: Path) -> Iterator[ClickHouseConnection]:
+    """A server of its own with all tables in it."""
+    server = EmbeddedClickHouse(folder)
+    server.start()
+    try:
+        connection = ClickHouseConnection(server.url)
+        store = ClickHouse(connection)
+        migrate(store)
+        store.close()
+        yield connection
+    finally:
+        server.stop()
 
 
 @dataclass

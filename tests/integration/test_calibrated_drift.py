@@ -11,11 +11,11 @@ from scipy import stats
 
 from measures.budget import DAY_MS
 from schemas.connections import ClickHouseConnection
-from schemas.events import Alert, RoleMap
+from schemas.events import Alert
 from schemas.inference import QUANTILES
 from streams.processes import ProcessPool
 from tests import truth
-from tests.integration.test_measuring import ROWS, SIZE_MS, START_MS, World, harm, measured_store
+from tests.integration.test_measuring import ROWS, SIZE_MS, START_MS, World, harm, measured_store, send_with_shadow
 
 __all__ = ["measured_store"]
 
@@ -160,15 +160,7 @@ def test_a_shadow_opens_no_alert(open_world: Any) -> None:
     known = truth.make_truth(num_windows=4, rows_per_window=ROWS)
     bad = harm(known, 0, 1)
     world = open_world(known)
-    world.monitor.roles.maps.append(
-        RoleMap(model=truth.MODEL, epoch=1, roles={"champion": "7", "shadow": "external"}, at=START_MS, changed_at=0)
-    )
-    for window in (0, 1):
-        world.send(window, ("records",))
-        world.send_rows(world.rows_of(window), ("predictions",), version="7")
-        start = START_MS + window * SIZE_MS
-        world.send_rows(bad.stream[bad.stream["ts"].between(start, start + SIZE_MS - 1)], ("predictions",))
-        world.close_window(window)
+    send_with_shadow(world, bad, 0, 1)
     statuses = world.ch.query(
         "SELECT model_version, groupUniqArray(status) FROM measurements_now WHERE feature = 'score' AND segment = '' "
         "AND metric = 'ks_counts' AND scale = 1 GROUP BY model_version ORDER BY model_version"

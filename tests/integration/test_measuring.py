@@ -22,14 +22,12 @@ from schemas.inference import infer_features, summarise_reference
 from schemas.spec import PublishedSpec, complete_spec, parse_spec
 from store.client import ClickHouse
 from store.detectors import DetectorKey, read_last_state
-from store.migrations import migrate
 from store.reference import insert_reference
 from streams import finding
 from streams.processes import ProcessPool
 from streams.state import StateStore
 from tests import truth
-from tests.clickhouses import EmbeddedClickHouse
-from tests.stored import JOB, KEY, StoredMonitor, StoredStream, start_pool
+from tests.stored import JOB, KEY, StoredMonitor, StoredStream, run_store, start_pool
 
 SIZE_MS, START_MS = truth.SIZE_MS, truth.START_MS
 ROWS = 400
@@ -38,16 +36,10 @@ ROWS = 400
 @pytest.fixture(scope="module")
 def measured_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ClickHouseConnection, ProcessPool]]:
     """One server and one pool for all: a process takes seconds to import what it measures with."""
-    server = EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse"))
-    server.start()
-    connection = ClickHouseConnection(server.url)
-    store = ClickHouse(connection)
-    migrate(store)
-    store.close()
-    pool = start_pool(connection)
-    yield connection, pool
-    pool.close()
-    server.stop()
+    with run_store(tmp_path_factory.mktemp("clickhouse")) as connection:
+        pool = start_pool(connection)
+        yield connection, pool
+        pool.close()
 
 
 class World:
@@ -166,6 +158,18 @@ def harm(known: truth.Truth, *windows: int) -> truth.Truth:
     stream.loc[hit, "y_proba"] = np.round(0.5 + (stream.loc[hit, "y_proba"] - 0.5) / 20, 6)
     stream["y_pred"] = (stream["y_proba"] >= 0.5).astype(int)
     return truth.Truth(known.reference, stream)
+
+
+def send_with_shadow(world: World, shadow: truth.Truth, *windows: int) -> None:
+    """Version 7 is the champion and says what the truth has; `external` is its shadow and says something else."""
+    roles = {"champion": "7", "shadow": "external"}
+    world.monitor.roles.maps.append(RoleMap(model=truth.MODEL, epoch=1, roles=roles, at=START_MS, changed_at=0))
+    for window in windows:
+        world.send(window, ("records",))
+        world.send_rows(world.rows_of(window), ("predictions",), version="7")
+        start = START_MS + window * SIZE_MS
+        world.send_rows(shadow.stream[shadow.stream["ts"].between(start, start + SIZE_MS - 1)], ("predictions",))
+        world.close_window(window)
 
 
 @pytest.fixture
@@ -426,15 +430,7 @@ def test_the_champion_speaks_and_a_shadow_opens_no_alert(open_world: Any) -> Non
     known = truth.make_truth(num_windows=2, rows_per_window=ROWS)
     bad = harm(known, 1)
     world = open_world(known)
-    world.monitor.roles.maps.append(
-        RoleMap(model=truth.MODEL, epoch=1, roles={"champion": "7", "shadow": "external"}, at=START_MS, changed_at=0)
-    )
-    for window in (0, 1):
-        world.send(window, ("records",))
-        world.send_rows(world.rows_of(window), ("predictions",), version="7")
-        start = START_MS + window * SIZE_MS
-        world.send_rows(bad.stream[bad.stream["ts"].between(start, start + SIZE_MS - 1)], ("predictions",))
-        world.close_window(window)
+    send_with_shadow(world, bad, 0, 1)
     statuses = world.ch.query(
         "SELECT model_version, status FROM measurements_now WHERE kind = 'estimate' AND metric = 'roc_auc' "
         "AND segment = '' AND window_start = fromUnixTimestamp64Milli({start:Int64}, 'UTC') ORDER BY model_version",

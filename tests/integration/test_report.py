@@ -8,32 +8,23 @@ from typing import Any, cast
 
 import pytest
 
-from schemas.connections import ClickHouseConnection
 from schemas.errors import ConfigurationError
-from store.client import ClickHouse
-from store.migrations import migrate
 from streams.processes import ProcessPool
 from streams.reporting import report_window
 from tests import truth
-from tests.clickhouses import EmbeddedClickHouse
 from tests.integration.test_measuring import ROWS, SIZE_MS, START_MS, World
+from tests.stored import run_store
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    server = EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse"))
-    server.start()
-    connection = ClickHouseConnection(server.url)
-    store = ClickHouse(connection)
-    migrate(store)
-    store.close()
-    # Nothing is measured here.
-    world = World(connection, cast("ProcessPool", None), truth.SPEC, truth.make_truth(2, ROWS))
-    for window in (0, 1):
-        world.send(window, ("records", "predictions"))
-    yield world
-    world.close()
-    server.stop()
+    with run_store(tmp_path_factory.mktemp("clickhouse")) as connection:
+        # Nothing is measured here.
+        world = World(connection, cast("ProcessPool", None), truth.SPEC, truth.make_truth(2, ROWS))
+        for window in (0, 1):
+            world.send(window, ("records", "predictions"))
+        yield world
+        world.close()
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -28,10 +28,8 @@ from schemas.connections import ClickHouseConnection
 from schemas.events import Alert, Measurement
 from store.client import ClickHouse
 from store.measurements import DriftRow, read_drift
-from store.migrations import migrate
 from store.reference import insert_reference
-from tests.clickhouses import EmbeddedClickHouse
-from tests.stored import StoredMonitor, StoredStream, start_pool
+from tests.stored import StoredMonitor, StoredStream, run_store, start_pool
 
 NUM_ROWS = 100
 NUM_WINDOWS = 24
@@ -41,14 +39,8 @@ Life = list[tuple[str, str, int]]
 
 @pytest.fixture(scope="module")
 def connection(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseConnection]:
-    server = EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse"))
-    server.start()
-    connection = ClickHouseConnection(server.url)
-    store = ClickHouse(connection)
-    migrate(store)
-    store.close()
-    yield connection
-    server.stop()
+    with run_store(tmp_path_factory.mktemp("clickhouse")) as connection:
+        yield connection
 
 
 def draw_stream(cell: Cell, rng: np.random.Generator) -> Columns:
