@@ -14,9 +14,9 @@ import pandas as pd
 import pyarrow as pa
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from driftloop.replay.source import DEFAULT_INTERVAL_MS, match_pattern, read_table, read_times, require_column
+from driftloop.replay.source import match_pattern, read_table, read_times, require_column
 from schemas.columns import EventColumns, Kind, concatenate
-from schemas.declarations import ModelSpec
+from schemas.declarations import DEFAULT_INTERVAL_MS, ModelSpec
 from schemas.errors import ConfigurationError
 from schemas.messages import MessageBatch
 from schemas.spec import Catalogue, PublishedSpec

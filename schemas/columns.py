@@ -21,6 +21,7 @@ class EventColumns:
 
     `numbers` holds NaN and `texts` null where a feature is null or missing; booleans are 0/1; lists, blobs and inline
     bytes are JSON in `texts`. A declared feature has its column always, an undeclared one where the batch has it.
+    `coerced` tells of declared features whose values came in another type, and were read as theirs, which ones.
     `extra` is the JSON of unknown keys. `has_features` tells predictions that carried features from those that did not.
     """
 
@@ -33,6 +34,7 @@ class EventColumns:
     model_version: TextColumn | None = None
     numbers: dict[str, Floats] = field(default_factory=dict)
     texts: dict[str, TextColumn] = field(default_factory=dict)
+    coerced: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
     segment: dict[str, TextColumn] = field(default_factory=dict)
     trace_id: TextColumn | None = None
     extra: TextColumn | None = None
@@ -121,6 +123,10 @@ def _join(parts: list[Any], sizes: list[int]) -> Any:
         return None
     if isinstance(known, TextColumn):
         return join_texts([no_texts(size) if part is None else part for part, size in zip(parts, sizes, strict=True)])
+    if known.dtype == np.bool_:
+        return np.concatenate(
+            [np.zeros(size, np.bool_) if part is None else part for part, size in zip(parts, sizes, strict=True)]
+        )
     assert known.dtype == np.float64 or all(part is not None for part in parts)
     return np.concatenate(
         [np.full(size, np.nan) if part is None else part for part, size in zip(parts, sizes, strict=True)]

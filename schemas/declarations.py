@@ -9,6 +9,8 @@ import msgspec
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
+# From row to row of a file without times.
+DEFAULT_INTERVAL_MS = 1_000
 
 Task = Literal["binary", "multiclass", "regression"]
 # "auto" stands in a file that leaves the type to inference; a complete spec has none of it.

@@ -20,6 +20,7 @@ from schemas.texts import NULL_LENGTH, TextColumn, no_texts
 from schemas.values import (
     Check,
     Values,
+    find_coerced,
     is_embedding,
     is_media,
     is_scalar,
@@ -54,6 +55,7 @@ class Features:
     present: npt.NDArray[np.bool_]
     numbers: dict[str, Floats] = field(default_factory=dict)
     texts: dict[str, TextColumn] = field(default_factory=dict)
+    coerced: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
     problems: Problems = field(default_factory=dict)
 
 
@@ -84,6 +86,10 @@ def _read_declared(
     path = f"features.{name}"
     if declared.policy == "drop":
         return
+    if values is not None and declared.type in ("number", "category", "text"):
+        coerced = find_coerced(values, numeric=declared.type == "number")
+        if coerced is not None:
+            found.coerced[name] = coerced
     if declared.is_numeric:
         numbers = np.full(num_rows, np.nan)
         if values is not None:

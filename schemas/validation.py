@@ -217,6 +217,7 @@ class _Validation:
             _add(problems, output.problems)
         features = read_features(block, spec, self.privacy_key, required=self.kind == "records")
         columns.numbers, columns.texts = features.numbers, features.texts
+        columns.coerced = features.coerced
         columns.has_features = features.present if self.kind == "predictions" else None
         _add(problems, features.problems)
         return columns, problems

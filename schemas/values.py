@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from schemas.columns import Floats, Ints, format_number, format_numbers
@@ -144,6 +145,24 @@ def _float_of(value: float) -> float:
         return float(value)
     except OverflowError:  # an integer of over 308 digits
         return math.inf if value > 0 else -math.inf
+
+
+def find_coerced(values: Values, numeric: bool) -> npt.NDArray[np.bool_] | None:
+    """Tell which values are read as another type than they came in: bool[n], None where none is.
+
+    With `numeric` booleans that are to be numbers, else numbers and booleans that are to be texts.
+    """
+    kinds = (FALSE, TRUE) if numeric else (FALSE, TRUE, WHOLE, FRACTIONAL)
+    if isinstance(values, ShreddedColumn):
+        found = np.isin(values.tags, kinds) if values.kinds & sum(1 << kind for kind in kinds) else None
+    elif isinstance(values, pa.Array):
+        is_coerced = pa.types.is_boolean(values.type) or (not numeric and _is_arrow_number(values.type))
+        found = values.is_valid().to_numpy(zero_copy_only=False) if is_coerced else None
+    else:
+        types = (bool,) if numeric else (bool, int, float)
+        present = set(map(type, values)) & set(types)
+        found = np.array([type(value) in present for value in values], np.bool_) if present else None
+    return found if found is not None and found.any() else None
 
 
 def find_texts(values: Values) -> tuple[TextColumn, Ints]:

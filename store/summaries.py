@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from store.client import ClickHouse
 
-# 3: an identity that counted as output and as input stands in one row; its hash does not depend on the version.
-FORMAT = 3
+# 4: behind the counts of the fields stands one for each, of values that came in another type.
+FORMAT = 4
 
 # {model: {version: (watermark_ms, last_append_ms)}}, the lateness already subtracted; see `streams.logic.watermarks`.
 Watermarks = dict[str, dict[str, tuple[int, int]]]

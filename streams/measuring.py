@@ -29,7 +29,7 @@ from streams.logic.fairness import measure_opportunity, measure_parity
 from streams.logic.loss_inputs import attach_features
 from streams.logic.measured import WindowContext
 from streams.logic.outcomes import find_labelled, measure_estimated, measure_realized
-from streams.logic.quality import choose_inputs, make_marker, measure_quality
+from streams.logic.quality import choose_inputs, make_marker, measure_quality, measure_volume
 from streams.logic.rows import Rows
 from streams.logic.summaries import Merged, merge_rows
 from streams.logic.together import measure_inputs_together
@@ -116,6 +116,7 @@ class WindowMeasurer:
         current = self._sample(context, rows.inputs)
         if len(rows.inputs):
             reference = self._references.read(published, published.reference_hash)
+            found += measure_volume(context, num_rows, reference.rows.ts)
             found += measure_inputs(context, reference, current, num_rows)
             found += measure_inputs_together(context, reference, current, num_rows)
             feeds += self._feed(context, rows.inputs, "", lambda on: on not in ("score", "error"))

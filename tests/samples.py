@@ -106,7 +106,7 @@ def as_rows(columns: list[EventColumns]) -> list[dict[str, Any]]:
 def _at(column: Any, position: int) -> Any:
     if isinstance(column, dict):
         values = {name: _at(part, position) for name, part in column.items()}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in values.items() if value is not None and value is not False}
     value = None if column is None else column[position]
     value = value.item() if isinstance(value, np.generic) else value
     return None if value != value else value

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from schemas.declarations import DEFAULT_INTERVAL_MS
 from schemas.errors import ConfigurationError
 from schemas.spec import ModelSpec
 
 # Where synthetic times begin unless told otherwise (2026-01-01), moved to the next window border.
 DEFAULT_START_MS = 1_767_225_600_000
-DEFAULT_INTERVAL_MS = 1_000
 # As events are: 1e11 ms is March 1973, and a smaller number can only be seconds.
 SECONDS_BELOW = 100_000_000_000
 

@@ -47,6 +47,11 @@ class CodedRows:
 
     def __init__(self, layout: Layout, columns: EventColumns) -> None:
         self.layout = layout
+        self._coerced = {
+            slot: columns.coerced[name]
+            for name, slot in layout.coerced_slots.items()
+            if layout.part == "inputs" and name in columns.coerced
+        }
         self._numbers = [_find_number(layout, columns, number.name) for number in layout.numbers]
         coded = [_code_category(layout, columns, category) for category in layout.categories]
         coded += [_code_presence(columns, presence.name) for presence in layout.presences]
@@ -87,6 +92,8 @@ class CodedRows:
             address(found.counts), address(found.low), address(found.high), address(found.limbs),
         )  # fmt: skip
         found.num_rows += np.bincount(group, minlength=num_groups)
+        for slot, coerced in self._coerced.items():
+            found.counts[:, slot] += np.bincount(group[coerced[rows]], minlength=num_groups)
         return found
 
     def num_groups_max(self) -> int:

@@ -134,6 +134,7 @@ def join_blocks(blocks: list[EventColumns], history: ModelHistory) -> EventColum
                 block,
                 numbers={name: values for name, values in block.numbers.items() if name in names},
                 texts={name: values for name, values in block.texts.items() if name in names},
+                coerced={name: values for name, values in block.coerced.items() if name in names},
                 segment={name: values for name, values in block.segment.items() if name in names},
                 scores={},
                 trace_id=None,

@@ -88,13 +88,19 @@ class PresenceField:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The fields of one part of a published spec."""
+    """The fields of one part of a published spec; behind their counts one each, of values of another type."""
 
     part: Part
     numbers: tuple[NumberField, ...]
     categories: tuple[CategoryField, ...]
     presences: tuple[PresenceField, ...]
     num_slots: int
+
+    @cached_property
+    def coerced_slots(self) -> dict[str, int]:
+        """Where a field's values are counted that came in another type."""
+        names = [each.name for fields in (self.numbers, self.categories, self.presences) for each in fields]
+        return {name: self.num_slots - len(names) + index for index, name in enumerate(names)}
 
     @cached_property
     def kernel(self) -> KernelLayout:
@@ -175,7 +181,7 @@ def _lay_out(identity: _Identity, part: Part) -> Layout:
             categories.append(field)
         else:
             presences.append(field)
-    return Layout(part, tuple(numbers), tuple(categories), tuple(presences), slot)
+    return Layout(part, tuple(numbers), tuple(categories), tuple(presences), slot + len(features))
 
 
 def _place(

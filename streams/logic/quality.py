@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from schemas.columns import Ints
+from schemas.declarations import DEFAULT_INTERVAL_MS
 from schemas.events import Measurement
 from streams.logic.measured import WindowContext
-from streams.logic.summaries import Merged
+from streams.logic.summaries import CategoryCounts, Merged, NumberCounts, PresenceCounts
 
 
 def choose_inputs(merged: Sequence[Merged], records_topic: str) -> Merged | None:
@@ -47,19 +51,41 @@ def make_marker(context: WindowContext, num_rows: int, num_sampled: int) -> Meas
     return context.make("quality", "num_rows", num_rows, status, num_rows, num_sampled=num_sampled)
 
 
+def measure_volume(context: WindowContext, num_rows: int, reference_ts: Ints) -> list[Measurement]:
+    """Measure rows against what the reference's rate makes expect; nothing where the reference had no times.
+
+    `reference_ts` int64[n] are its instants in epoch ms, in any order.
+    """
+    span_ms = int(reference_ts.max() - reference_ts.min()) if len(reference_ts) > 1 else 0
+    if not span_ms or _is_made_up(context, reference_ts):
+        return []
+    expected = (len(reference_ts) - 1) * context.spec.windows.size_ms / span_ms
+    return [context.make("quality", "volume_ratio", num_rows / expected, "ok", num_rows)]
+
+
+def _is_made_up(context: WindowContext, reference_ts: Ints) -> bool:
+    """Tell whether `apply` made up the times: of a reference without any, and without a declared interval."""
+    if context.spec.reference.interval_ms is not None:
+        return False
+    first = context.spec.windows.origin_ms
+    return bool(np.array_equal(reference_ts, first + np.arange(len(reference_ts)) * DEFAULT_INTERVAL_MS))
+
+
 def _judge(context: WindowContext, merged: Merged) -> str:
     return "too_few_rows" if merged.num_rows < context.spec.windows.min_rows else "ok"
 
 
 def _measure_features(context: WindowContext, inputs: Merged) -> list[Measurement]:
     num_rows = inputs.num_rows
-    shares: list[tuple[str, str, int]] = []
-    for number in inputs.numbers():
+    numbers, categories, presences = inputs.numbers(), inputs.categories(), inputs.presences()
+    fields: list[NumberCounts | CategoryCounts | PresenceCounts] = [*numbers, *categories, *presences]
+    shares = [(each.name, "coerced_share", each.num_coerced) for each in fields if each.num_coerced]
+    for number in numbers:
         shares.append((number.name, "null_share", number.num_null))
         declared = context.spec.features.get(number.name)
         if declared is not None and (declared.min is not None or declared.max is not None):
             shares.append((number.name, "out_of_range_share", number.num_below + number.num_above))
-    for category in inputs.categories():
+    for category in categories:
         shares.append((category.name, "null_share", category.num_null))
         declared = context.spec.features.get(category.name)
         if declared is not None and declared.type == "category":
@@ -67,7 +93,7 @@ def _measure_features(context: WindowContext, inputs: Merged) -> list[Measuremen
             shares.append((category.name, "unseen_share", int(category.counts[-1])))
         if declared is not None and declared.values is not None:
             shares.append((category.name, "out_of_range_share", category.num_not_allowed))
-    shares += [(presence.name, "null_share", presence.num_null) for presence in inputs.presences()]
+    shares += [(presence.name, "null_share", presence.num_null) for presence in presences]
     return [
         context.make("quality", metric, count / num_rows, "ok", num_rows, feature=name)
         for name, metric, count in shares

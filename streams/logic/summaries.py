@@ -29,6 +29,7 @@ class NumberCounts:
     num_null: int
     num_below: int
     num_above: int
+    num_coerced: int
     min: float | None
     max: float | None
     mean: float | None
@@ -49,6 +50,7 @@ class CategoryCounts:
     counts: Ints
     num_null: int
     num_not_allowed: int
+    num_coerced: int
 
     @property
     def num_values(self) -> int:
@@ -63,6 +65,7 @@ class PresenceCounts:
     name: str
     num_values: int
     num_null: int
+    num_coerced: int
 
 
 @dataclass(slots=True)
@@ -161,15 +164,18 @@ class Merged:
 
     def categories(self) -> list[CategoryCounts]:
         """Give the category features."""
-        return [_read_category(self.summary, f) for f in lay_out(self.published, self.part).categories]
+        layout = lay_out(self.published, self.part)
+        return [_read_category(self.summary, layout, f) for f in layout.categories]
 
     def presences(self) -> list[PresenceCounts]:
         """Give the features that are only there or not."""
-        counts = self.summary.counts
-        return [
-            PresenceCounts(f.name, int(counts[f.slot]), int(counts[f.slot + 1]))
-            for f in lay_out(self.published, self.part).presences
-        ]
+        layout = lay_out(self.published, self.part)
+        found = []
+        for f in layout.presences:
+            slots = (f.slot, f.slot + 1, layout.coerced_slots[f.name])
+            num_values, num_null, num_coerced = (int(self.summary.counts[slot]) for slot in slots)
+            found.append(PresenceCounts(f.name, num_values, num_null, num_coerced))
+        return found
 
 
 def part_of(model_version: str) -> Part:
@@ -214,12 +220,14 @@ def _read_number(summary: Summary, layout: Layout, index: int) -> NumberCounts:
         mean, variance = f.centre + float(first), max(0.0, float(second - first * first))
     low, high = float(summary.low[index]), float(summary.high[index])
     return NumberCounts(
-        f.name, f.cuts, bins, num_null, num_below, num_above,
+        f.name, f.cuts, bins, num_null, num_below, num_above, int(summary.counts[layout.coerced_slots[f.name]]),
         low if math.isfinite(low) else None, high if math.isfinite(high) else None, mean, variance,
     )  # fmt: skip
 
 
-def _read_category(summary: Summary, f: CategoryField) -> CategoryCounts:
+def _read_category(summary: Summary, layout: Layout, f: CategoryField) -> CategoryCounts:
     size = len(f.values) + 1
     num_null, num_not_allowed = summary.counts[f.slot + size : f.slot + f.num_slots].tolist()
-    return CategoryCounts(f.name, f.values, summary.counts[f.slot : f.slot + size], num_null, num_not_allowed)
+    num_coerced = int(summary.counts[layout.coerced_slots[f.name]])
+    counts = summary.counts[f.slot : f.slot + size]
+    return CategoryCounts(f.name, f.values, counts, num_null, num_not_allowed, num_coerced)

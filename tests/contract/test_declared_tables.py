@@ -43,7 +43,7 @@ def test_live_tables_equal_the_declared_ones(ch: ClickHouse) -> None:
     assert {"records", "predictions", "labels", "measurements", "alerts"} <= declared_tables().keys()
     assert declared_views() == {
         "measurements_now", "drift_now", "open_alerts", "performance_by_segment", "model_health", "retrain_history",
-        "lineage",
+        "lineage", "freshness",
     }  # fmt: skip
     assert diff_tables(ch) == []
 

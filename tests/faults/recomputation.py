@@ -161,6 +161,10 @@ class _Recomputation:
         status = "too_few_rows" if num_rows < self.model.min_rows else "ok"
         key = self._key(start, "", "", "", "quality", "num_rows")
         yield key, self._row(num_rows, status, num_rows, len(rows))
+        if len(rows):
+            # The reference has a row a second.
+            key = self._key(start, "", "", "", "quality", "volume_ratio")
+            yield key, self._row(num_rows / (self.model.size_ms / 1000), "ok", num_rows)
         kinds = {"number": "number", "boolean": "category", "category": "category"}
         for name, declared in self.model.features.items():
             if declared.type in kinds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -69,6 +70,14 @@ def fill(store: ClickHouse) -> None:
     store.insert_rows("roles", [{"model": "fraud", "version": "1", "role": "champion", "epoch": 1}])
     spec = '{"performance": {"metrics": ["roc_auc"]}}'
     store.insert_rows("specs", [{"model": "fraud", "spec_version": 1, "spec": spec}])
+    store.insert_rows(
+        "stage1_markers",
+        [
+            {"job": "j", "topic": "records", "topic_id": TOPIC_ID, "partition": number, "next_offset": 8,
+             "format": 4, "at_end_at": later, "watermarks": json.dumps({"fraud": {"": [1_000 * number, 2_000]}, "rent": {}})}
+            for number in (1, 2)
+        ],
+    )  # fmt: skip
     detection = {"model": "fraud", "detector": "adwin", "on": "score", "record_id": "r1", "ts": AT}
     store.insert_rows("detections", [detection])
     store.insert_rows("deliveries", [{"subscription": "s", "alert_id": "a1", "outcome": "failed", "at": then}])
@@ -114,6 +123,13 @@ def test_what_was_known_then_is_not_what_is_known_now(store: ClickHouse) -> None
     assert [row["realized"] for row in find(store, "FROM performance_by_segment")] == [0.7]
     (health,) = find(store, "FROM model_health")
     assert (health["health"], health["champion"], health["realized"]) == ("harmed", "1", 0.7)
+
+
+def test_the_newest_message_of_any_partition_says_how_fresh_a_model_is(store: ClickHouse) -> None:
+    (row,) = find(store, "FROM freshness")
+    assert (row["model"], row["topic"]) == ("fraud", "records")
+    assert (row["watermark"].timestamp(), row["last_message_at"].timestamp()) == (2.0, 2.0)
+    assert row["age_s"] > 86_400
 
 
 def test_the_surest_drift_comes_first(store: ClickHouse) -> None:

@@ -130,3 +130,25 @@ def test_whole_numbers_in_lists_have_one_text():
     (from_json,) = read("records", [whole]).columns
     (from_arrow,) = read("records", [arrow_of([floating])]).columns
     assert from_json.texts["shape"] == from_arrow.texts["shape"] == ["[1,2]"]
+
+
+def test_values_of_another_type_are_marked_in_every_encoding():
+    given = [(1.5, "DE", "n"), (True, 7, "n"), (2, "FR", 0.5), (None, None, None)]
+    events = [
+        record(record_id=f"r{row}", features={"amount": amount, "country": country, "note": note, "vip": True})
+        for row, (amount, country, note) in enumerate(given)
+    ]
+    marks = [{}, {"amount": True, "country": True}, {"note": True}, {}]
+    one_message, many = read("records", [events]), read("records", events)
+    assert one_message.dead == many.dead == []
+    assert [row["coerced"] for row in as_rows(one_message.columns)] == marks
+    assert [row["coerced"] for row in as_rows(many.columns)] == marks
+
+
+def test_an_arrow_column_of_another_type_is_marked():
+    features = pa.array([{"amount": True, "country": 7, "note": "n"}, {"amount": None, "country": None, "note": None}])
+    table = pa.Table.from_pylist([record(record_id="a"), record(record_id="b")]).set_column(3, "features", features)
+    rows = as_rows(read("records", [_stream(table)]).columns)
+    assert [row["coerced"] for row in rows] == [{"amount": True, "country": True}, {}]
+    assert rows[0]["numbers"]["amount"] == 1.0
+    assert rows[0]["texts"]["country"] == "7"
