@@ -74,7 +74,8 @@ def fill(store: ClickHouse) -> None:
         "stage1_markers",
         [
             {"job": "j", "topic": "records", "topic_id": TOPIC_ID, "partition": number, "next_offset": 8,
-             "format": 4, "at_end_at": later, "watermarks": json.dumps({"fraud": {"": [1_000 * number, 2_000]}, "rent": {}})}
+             "format": 4, "at_end_at": later,
+             "watermarks": json.dumps({"fraud": {"": [1_000 * number, 2_000]}, "rent": {}})}
             for number in (1, 2)
         ],
     )  # fmt: skip
