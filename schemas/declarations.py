@@ -160,11 +160,15 @@ class FairnessSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AlertRule(msgspec.Struct, frozen=True, kw_only=True):
-    """Opens an alert when `when` has held for `for_` decided windows in a row."""
+    """Opens an alert when `when` has held for `for_` decided windows in a row.
+
+    With `report`, the window in which it began is kept as an HTML report once it fires.
+    """
 
     when: RuleName
     for_: int = msgspec.field(default=1, name="for")
     severity: Severity
+    report: bool = True
 
 
 class ResourceSpec(msgspec.Struct, frozen=True, kw_only=True):

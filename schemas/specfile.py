@@ -275,7 +275,7 @@ def _read_alerts(value: Value | None, fairness: FairnessSpec) -> list[AlertRule]
         return default_alerts()
     rules: list[AlertRule] = []
     for item in value.items():
-        section = item.section().allow(["when", "for", "severity"])
+        section = item.section().allow(["when", "for", "severity", "report"])
         when: Any = section.require("when", "Write `when: harm`.").choice(get_args(RuleName))
         if any(rule.when == when for rule in rules):
             section.require("when", "").fail(f"there is a rule for {when!r} already")
@@ -285,11 +285,14 @@ def _read_alerts(value: Value | None, fairness: FairnessSpec) -> list[AlertRule]
             )
         lasting = section.get("for")
         severity: Any = _maybe(section.get("severity"), lambda given: given.choice(get_args(Severity)))
+        report = _maybe(section.get("report"), Value.flag)
         rules.append(
             AlertRule(
                 when=when,
                 for_=lasting.count(high=1000) if lasting else 1,
                 severity=severity or _DEFAULT_SEVERITY[when],
+                # A report compares distributions: it says little of what differs between the values of a segment key.
+                report=when != "fairness" if report is None else report,
             )
         )
     return rules

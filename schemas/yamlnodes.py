@@ -75,6 +75,13 @@ class Value:
             self.fail(f"{text!r} is not {named} {', '.join(allowed)}", _suggest(text, allowed))
         return text
 
+    def flag(self) -> bool:
+        """Give true or false."""
+        value = self.plain()
+        if not isinstance(value, bool):
+            self.fail(f"true or false is expected, not {self._found()}")
+        return value
+
     def number(self, low: float = -math.inf, high: float = math.inf) -> float:
         """Give a finite number within [low, high]."""
         value = self.plain()

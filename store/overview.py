@@ -49,7 +49,7 @@ def read_alert_changes(ch: ClickHouse, model: str = "", num_max: int = 1000) -> 
         SELECT at, model, model_version, rule, state, severity, feature, metric, segment, value, threshold, harm,
                reason, toUnixTimestamp64Milli(window_start) AS window_start,
                toUnixTimestamp64Milli(window_end) AS window_end,
-               alert_id, transition_id
+               alert_id, transition_id, toBool((model, alert_id) IN (SELECT model, alert_id FROM reports)) AS has_report
         FROM (
             SELECT * FROM alerts FINAL
             WHERE {model:String} = '' OR model = {model:String}
@@ -66,7 +66,7 @@ def read_open_alerts(ch: ClickHouse, model: str = "") -> Rows:
     return ch.query_dicts(
         """
         SELECT opened_at, model, model_version, rule, state, severity, feature, segment, value, threshold, harm, reason,
-               alert_id
+               alert_id, has_report
         FROM open_alerts
         WHERE {model:String} = '' OR model = {model:String}
         ORDER BY indexOf(['critical', 'high', 'low', 'info'], severity), opened_at

@@ -4,6 +4,8 @@ A message on `progress` only wakes a follower. Whether there is anything to do, 
 something is known to be under way, and every 10 s a survey asks about all models at once, and wakes the followers of
 those that need it. So a message lost or repeated does no harm, and all of them are acknowledged at once. Followers work
 in threads and spawned processes; the event loop only waits.
+
+Beside them, alerts that have fired get their reports, one after the other, when no follower is at work.
 """
 
 from __future__ import annotations
@@ -35,6 +37,10 @@ _SURVEY_PAUSE_S = 10.0
 _RETRY_PAUSE_S = 2.0
 _FAILURE_PAUSE_S = 10.0
 _OWNERSHIP_PAUSE_S = 1.0
+
+_REPORT_PAUSE_S = 10.0
+# A report waits for a moment in which nothing is measured, but not for ever.
+_REST_TIMEOUT_S = 300.0
 
 # Models that are looked after at the same time; each waits for the store or for a measuring process most of the time.
 _NUM_THREADS = 4
@@ -82,6 +88,10 @@ class _Followers:
         self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="judge")
         # Threads of their own, so that no long look keeps the others from being found.
         self._overseers = ThreadPoolExecutor(2, thread_name_prefix="oversee")
+        self._reporters = ThreadPoolExecutor(1, thread_name_prefix="report")
+        self._num_looking = 0
+        self._is_at_rest = asyncio.Event()
+        self._is_at_rest.set()
         self._survey_due = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._wakes: dict[str, asyncio.Event] = {}
@@ -101,7 +111,10 @@ class _Followers:
     async def run(self) -> None:
         """Keep a follower for every model owned, until cancelled; then end everything at once."""
         workbench = await self._in_thread(self._open_workbench)
-        surveying = asyncio.create_task(self._survey(workbench), name="survey")
+        beside = [
+            asyncio.create_task(self._survey(workbench), name="survey"),
+            asyncio.create_task(self._report(workbench), name="report"),
+        ]
         try:
             while True:
                 try:
@@ -110,14 +123,15 @@ class _Followers:
                 except Retryable as error:
                     log.warning("models cannot be listed and are in %g s: %s", _OWNERSHIP_PAUSE_S, error)
                 await asyncio.sleep(_OWNERSHIP_PAUSE_S)
-                if surveying.done():
-                    surveying.result()
+                for task in beside:
+                    if task.done():
+                        task.result()
         finally:
             self._stop.set()
-            for task in (surveying, *self._tasks.values()):
+            for task in (*beside, *self._tasks.values()):
                 task.cancel()
             workbench.close()
-            for executor in (self._threads, self._overseers):
+            for executor in (self._threads, self._overseers, self._reporters):
                 executor.shutdown(wait=False, cancel_futures=True)
 
     async def _survey(self, workbench: Workbench) -> None:
@@ -135,6 +149,25 @@ class _Followers:
                 continue
             for model in found & self._wakes.keys():
                 self._wakes[model].set()
+
+    async def _report(self, workbench: Workbench) -> None:
+        """Have reports made that are missing; what goes wrong there is no trouble of those who measure."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_REPORT_PAUSE_S)
+            try:
+                found = await loop.run_in_executor(self._reporters, workbench.find_reports, set(self._wakes))
+                for each in found:
+                    await self._wait_for_rest()
+                    await loop.run_in_executor(self._reporters, workbench.make_report, each)
+            except Retryable as error:
+                log.warning("reports are not made and are in %g s: %s", _REPORT_PAUSE_S, error)
+            except Exception:
+                log.exception("reports are not made and are in %g s", _REPORT_PAUSE_S)
+
+    async def _wait_for_rest(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._is_at_rest.wait(), _REST_TIMEOUT_S)
 
     def _open_workbench(self) -> Workbench:
         # SciPy, pandas and River take longer to import than everything that stage 1 needs.
@@ -160,6 +193,8 @@ class _Followers:
             with suppress(TimeoutError):
                 await asyncio.wait_for(wake.wait(), pause_s)
             wake.clear()
+            self._num_looking += 1
+            self._is_at_rest.clear()
             try:
                 pace: Pace = await self._in_thread(workbench.look, model)
                 pause_s = _PAUSE_S[pace]
@@ -170,6 +205,10 @@ class _Followers:
                 # One model's trouble must not stop the others; it is tried again, and is in the log each time.
                 log.exception("%s: measuring failed; again in %g s", model, _FAILURE_PAUSE_S)
                 pause_s = _FAILURE_PAUSE_S
+            finally:
+                self._num_looking -= 1
+                if not self._num_looking:
+                    self._is_at_rest.set()
 
     def _select_owned(self, models: Mapping[str, int]) -> set[str]:
         """Return the models whose partition of `progress` this worker has."""

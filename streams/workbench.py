@@ -22,6 +22,7 @@ from streams.judging import Judge
 from streams.monitoring import Monitor, Pace
 from streams.outlet import LogOutlet
 from streams.processes import ProcessPool
+from streams.report_making import MissingReport, ReportMaker
 from streams.surveying import Surveyor
 
 _TOPICS_AGE_S_MAX = 5.0
@@ -55,6 +56,7 @@ class Workbench:
             clock,
             stop,
         )
+        self._reports = ReportMaker(self._ch, clock)
         self._surveyor = Surveyor(self._ch, job, topic_of, self._list_partitions, self._monitor.find_next_end)
 
     def list_models(self) -> dict[str, int]:
@@ -66,10 +68,15 @@ class Workbench:
 
     def survey(self, models: set[str]) -> set[str]:
         """Return those of the models that are to be looked at; for one thread at a time."""
-        with self._lock:
-            self._specs.refresh(_TIMEOUT_S)
-            known = {model: self._specs.catalogue.get(model) for model in models}
-        return self._surveyor.find({model: history for model, history in known.items() if history is not None})
+        return self._surveyor.find(self._read_histories(models))
+
+    def find_reports(self, models: set[str]) -> list[MissingReport]:
+        """Return the reports to be made now of alerts of the models; for one thread at a time."""
+        return self._reports.find(self._read_histories(models))
+
+    def make_report(self, missing: MissingReport) -> None:
+        """Make a report, in a process of its own; what goes wrong is logged. For the thread that finds them."""
+        self._reports.make(missing)
 
     def take_over(self, model: str) -> None:
         """Know nothing of a model from before: another worker may have left something undone meanwhile."""
@@ -85,8 +92,15 @@ class Workbench:
 
     def close(self) -> None:
         """End the processes and leave the store; what is under way is broken off, and done again by whoever is next."""
+        self._reports.close()
         self._pool.close()
         self._ch.close()
+
+    def _read_histories(self, models: set[str]) -> dict[str, ModelHistory]:
+        with self._lock:
+            self._specs.refresh(_TIMEOUT_S)
+            known = {model: self._specs.catalogue.get(model) for model in models}
+        return {model: history for model, history in known.items() if history is not None}
 
     def _list_partitions(self) -> Mapping[tuple[str, str], int]:
         described = self._describe()

@@ -26,22 +26,22 @@ def send(running: RunningStack, events: Events) -> None:
     producer.close()
 
 
-def send_watermark(running: RunningStack, end_ms: int) -> None:
+def send_watermark(running: RunningStack, end_ms: int, model: str = truth.MODEL) -> None:
     """Say on every partition that nothing before `end_ms` will follow."""
     producer = Producer(running.runtime.kafka)
     for topic, (_, num_partitions) in describe_topics(running.runtime.kafka, INBOUND).items():
         for partition in range(num_partitions):
             producer.produce(
-                topic, truth.MODEL, None, headers=[(WATERMARK_HEADER, str(end_ms).encode())], partition=partition
+                topic, model, None, headers=[(WATERMARK_HEADER, str(end_ms).encode())], partition=partition
             )
     producer.flush(30.0)
     producer.close()
 
 
-def finish(running: RunningStack, end_ms: int, timeout_s: float = 200.0) -> None:
+def finish(running: RunningStack, end_ms: int, timeout_s: float = 200.0, model: str = truth.MODEL) -> None:
     """Close all windows and wait until everything is measured."""
-    send_watermark(running, end_ms)
-    settling = Settling(running.runtime, truth.MODEL)
+    send_watermark(running, end_ms, model)
+    settling = Settling(running.runtime, model)
     try:
         settling.wait(truth.START_MS, end_ms, timeout_s)
     finally:

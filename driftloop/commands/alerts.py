@@ -12,7 +12,7 @@ from driftloop.printing import encode_json, format_value, print_rows
 from store.overview import read_alert_changes, read_open_alerts
 
 OPEN_COLUMNS = ("opened_at", "model", "severity", "state", "rule", "segment", "feature", "value", "threshold", "harm",
-                "reason")  # fmt: skip
+                "reason", "has_report")  # fmt: skip
 CHANGE_COLUMNS = ("at", "model", "severity", "state", "rule", "segment", "window_start", "reason")
 FOLLOW_POLL_S = 1.0
 
@@ -26,6 +26,8 @@ FOLLOW_POLL_S = 1.0
 def alerts(context: Context, model: str, everything: bool, follow: bool, as_json: bool) -> None:
     """Open alerts, the most severe first. Drift without harm has severity info.
 
+    Of those with has_report, driftloop report MODEL --alert ID gives the stored page; --json shows the ids.
+
     \b
     Example:  driftloop alerts
               driftloop alerts --follow --model fraud
@@ -33,7 +35,8 @@ def alerts(context: Context, model: str, everything: bool, follow: bool, as_json
     with open_store(context.settings.runtime) as store:
         if not follow:
             rows = read_alert_changes(store, model) if everything else read_open_alerts(store, model)
-            columns = (CHANGE_COLUMNS if everything else OPEN_COLUMNS) + (("alert_id",) if as_json else ())
+            columns: tuple[str, ...] = (*CHANGE_COLUMNS, "has_report") if everything else OPEN_COLUMNS
+            columns += ("alert_id",) if as_json else ()
             print_rows(columns, [[row[name] for name in columns] for row in rows], as_json)
             return
         told: set[str] = set()

@@ -14,20 +14,22 @@ from schemas.errors import ConfigurationError
 from schemas.instants import format_instant
 from store.alerts import read_transitions
 from store.client import ClickHouse
+from store.reports import read_report
 from store.windows import read_newest_window
 
 
 @click.command(short_help="Evidently's HTML report of a window.")
 @click.argument("model")
 @click.option("--window", type=Instant(), help="An instant in the window; without it the last measured one.")
-@click.option("--alert", default="", help="Of the window in which this alert (its id) began.")
+@click.option("--alert", default="", help="Of the window in which this alert (its id) began: the stored one, if any.")
 @click.option("--version", default="", help="Whose outputs to compare; without it the version that predicted most.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Default MODEL-START.html.")
 @click.pass_obj
 def report(context: Context, model: str, window: int | None, alert: str, version: str, output: Path | None) -> None:
     """Write Evidently's report of a window against the reference: drift of every column, and both sides' data.
 
-    Of the rows that are measured (a sample of large windows). Alerts do not rest on it.
+    Of the rows that are measured (a sample of large windows). Alerts do not rest on it. Of an alert that has fired the
+    monitor keeps one, which is what --alert gives; with --version another is made.
 
     \b
     Example:  driftloop report fraud
@@ -39,6 +41,10 @@ def report(context: Context, model: str, window: int | None, alert: str, version
     history = read_history(runtime, model)
     with open_store(runtime) as store:
         if alert:
+            stored = None if version else read_report(store, model, alert)
+            if stored is not None:
+                write_page(stored.html, model, stored.window_start, stored.window_end, output)
+                return
             window = find_window(store, model, alert)
         elif window is None:
             window = read_newest_window(store, model)
@@ -52,10 +58,16 @@ def report(context: Context, model: str, window: int | None, alert: str, version
         origin_ms, size_ms = published.spec.windows.origin_ms, published.window_size_ms
         start_ms = (window - origin_ms) // size_ms * size_ms + origin_ms
         html = report_window(store, published, start_ms, version)
+    write_page(html, model, start_ms, start_ms + size_ms, output)
+
+
+def write_page(html: str, model: str, start_ms: int, end_ms: int, output: Path | None) -> None:
+    """Write a window's page, and say where it is."""
     name = format_instant(start_ms).replace(":", "")
     place = output or Path(f"{model}-{name}.html")
-    place.write_text(html, encoding="utf-8")
-    click.echo(f"{place}: the window from {format_instant(start_ms)} to {format_instant(start_ms + size_ms)}")
+    # Line ends as they are: of a stored page the very bytes.
+    place.write_text(html, encoding="utf-8", newline="")
+    click.echo(f"{place}: the window from {format_instant(start_ms)} to {format_instant(end_ms)}")
 
 
 def find_window(store: ClickHouse, model: str, alert: str) -> int:

@@ -117,6 +117,19 @@ def test_open_alerts_are_those_not_resolved(ch: ClickHouse) -> None:
     assert ch.query("SELECT alert_id, state, opened_at FROM open_alerts") == [("b", "firing", DAY + HOUR)]
 
 
+def test_an_open_alert_says_whether_it_has_a_report(ch: ClickHouse) -> None:
+    now = datetime.now(UTC)
+    for alert_id in ("a", "b", "c"):
+        _alert(ch, alert_id, "firing", 1)
+    for model, alert_id, age in [("fraud", "a", 0), ("other", "b", 0), ("fraud", "c", 181)]:
+        report = {"model": model, "alert_id": alert_id, "html": "<p>", "created_at": now - timedelta(days=age)}
+        ch.insert_rows("reports", [report])
+    ch.command("OPTIMIZE TABLE reports FINAL")
+    found = ch.query("SELECT alert_id, has_report FROM open_alerts ORDER BY alert_id")
+    # Of another model, and older than a report is kept.
+    assert found == [("a", True), ("b", False), ("c", False)]
+
+
 def test_health_is_the_champions_in_its_last_window(ch: ClickHouse) -> None:
     _model(ch)
     for version, value, num_rows in [("1", 0.97, 100), ("external", 0.95, 900)]:

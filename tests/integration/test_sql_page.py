@@ -63,6 +63,9 @@ def fill(store: ClickHouse) -> None:
              "severity": "high", "state": "firing", "reason": "worse", "window_start": WINDOW[0],
              "window_end": WINDOW[1], "at": then}  # fmt: skip
     store.insert_rows("alerts", [alert])
+    report = {"model": "fraud", "alert_id": "a1", "transition_id": "t1", "window_start": WINDOW[0],
+              "window_end": WINDOW[1], "html": "<!DOCTYPE html>", "created_at": later}  # fmt: skip
+    store.insert_rows("reports", [report])
     job = {"job_id": "j1", "model": "fraud", "trigger_alert_id": "a1", "state": "promoted", "version": "1",
            "train_from": WINDOW[0], "train_to": WINDOW[1], "sequence": 1}  # fmt: skip
     store.insert_rows("jobs", [job])

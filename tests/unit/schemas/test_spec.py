@@ -74,6 +74,16 @@ def test_largest_spec():
     assert (spec.retrain.cooldown_ms, spec.retrain.resources.memory_bytes) == (21_600_000, 4 * 2**30)
 
 
+def test_alerts_of_harm_and_drift_have_reports_unless_told_otherwise():
+    fair = SMALLEST + "segments: [country]\nfairness: {demographic_parity: 0.1}\n"
+    rules = "alerts: [{when: harm}, {when: drift, report: false}, {when: fairness}]\n"
+    assert [rule.report for rule in parse_spec(fair + rules, "f").alerts] == [True, False, False]
+    asked = parse_spec(fair + rules.replace("fairness}", "fairness, report: yes}"), "f")
+    assert [rule.report for rule in asked.alerts] == [True, False, True]
+    with pytest.raises(ConfigurationError, match=r"f:\d+: alerts\[1\].report: true or false is expected"):
+        parse_spec(fair + rules.replace("false", "often"), "f")
+
+
 @pytest.mark.parametrize("method", DRIFT_METHODS)
 def test_every_drift_method_can_be_asked_for(method):
     spec = parse_spec(SMALLEST + f"drift: {{method: {method}, threshold: 0.02}}\n", "f")

@@ -1,0 +1,82 @@
+"""The table `reports`: pages of windows in which alerts began, and which fired alerts have none yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from store.client import ClickHouse
+
+
+class StoredReport(NamedTuple):
+    """One alert's page; instants are epoch ms. `transition_id` names the state change that asked for it."""
+
+    model: str
+    alert_id: str
+    transition_id: str
+    window_start: int
+    window_end: int
+    html: str
+    created_at: int
+
+
+class UnreportedAlert(NamedTuple):
+    """A fired alert without a report; `first_window_start` is where it began (epoch ms)."""
+
+    model: str
+    rule: str
+    alert_id: str
+    transition_id: str
+    first_window_start: int
+
+
+def insert_reports(ch: ClickHouse, reports: Sequence[StoredReport]) -> None:
+    """Insert pages; safe to repeat: of an alert's pages the last one counts."""
+    instants = ("window_start", "window_end", "created_at")
+    ch.insert_rows(
+        "reports",
+        [
+            {**each._asdict(), **{name: datetime.fromtimestamp(getattr(each, name) / 1000, UTC) for name in instants}}
+            for each in reports
+        ],
+    )
+
+
+def read_report(ch: ClickHouse, model: str, alert_id: str) -> StoredReport | None:
+    """Return an alert's page, if there is one."""
+    rows = ch.query(
+        """
+        SELECT model, alert_id, transition_id, toUnixTimestamp64Milli(window_start), toUnixTimestamp64Milli(window_end),
+               html, toUnixTimestamp64Milli(created_at)
+        FROM reports FINAL
+        WHERE model = {model:String} AND alert_id = {alert:String}
+        """,
+        {"model": model, "alert": alert_id},
+    )
+    return StoredReport(*rows[0]) if rows else None
+
+
+def read_unreported(ch: ClickHouse, since_ms: int, num_max: int = 1000) -> list[UnreportedAlert]:
+    """Return alerts of all rows (of no segment) that fired since then and have no report, those first that fired first.
+
+    The newest `num_max` at most.
+    """
+    rows = ch.query(
+        """
+        SELECT model, rule, alert_id, argMinIf(transition_id, at, state = 'firing'),
+               toUnixTimestamp64Milli(min(window_start)), minIf(at, state = 'firing') AS fired_at
+        FROM alerts FINAL
+        WHERE segment = ''
+          AND (model, alert_id) IN (
+              SELECT model, alert_id FROM alerts
+              WHERE state = 'firing' AND at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')
+          )
+          AND (model, alert_id) NOT IN (SELECT model, alert_id FROM reports)
+        GROUP BY model, rule, alert_id
+        ORDER BY fired_at DESC, model, alert_id
+        LIMIT {limit:UInt32}
+        """,
+        {"since": since_ms, "limit": num_max},
+    )
+    return [UnreportedAlert(*row[:5]) for row in rows][::-1]
