@@ -12,7 +12,7 @@ from driftloop.references import freeze_reference, hash_reference, load_referenc
 from schemas.clock import Clock, SystemClock
 from schemas.connections import Runtime
 from schemas.errors import ConfigurationError
-from schemas.inference import infer_features, summarise_reference
+from schemas.inference import find_dimensions, infer_features, summarise_reference
 from schemas.spec import ModelHistory, ModelSpec, PublishedSpec, complete_spec, encode_published, parse_spec
 from store.client import ClickHouse
 from store.log import Producer, apply_topics
@@ -45,7 +45,8 @@ def apply_spec(runtime: Runtime, path: Path, clock: Clock | None = None) -> tupl
     try:
         migrate(store)
         table = load_reference(spec, path.parent, store)
-        spec = complete_spec(spec, infer_features(table.features, spec.features), str(path))
+        features = infer_features(table.features, spec.features)
+        spec = complete_spec(spec, features, str(path), find_dimensions(table.features, features))
         frozen = freeze_reference(table, spec, runtime.privacy_key)
         reference_hash = hash_reference(frozen)
         history = read_catalogue(runtime).get(spec.model)

@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -17,6 +18,7 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from driftloop.replay.source import match_pattern, read_table, read_times, require_column
 from schemas.columns import EventColumns, Kind, concatenate
 from schemas.declarations import DEFAULT_INTERVAL_MS, ModelSpec
+from schemas.descriptors import DESCRIPTORS
 from schemas.errors import ConfigurationError
 from schemas.messages import MessageBatch
 from schemas.spec import Catalogue, PublishedSpec
@@ -56,7 +58,8 @@ def load_reference(spec: ModelSpec, folder: Path, store: ClickHouse) -> Referenc
         return split_columns(query_reference(store, source.sql), spec, "reference.sql")
     assert source.from_ is not None
     assert source.to is not None
-    return split_columns(read_stored(store, spec.model, source.from_, source.to), spec, "reference.from")
+    stored = read_stored(store, spec.model, source.from_, source.to)
+    return split_columns(restore_contents(stored, spec), spec, "reference.from")
 
 
 def query_reference(store: ClickHouse, sql: str) -> pd.DataFrame:
@@ -85,6 +88,17 @@ def read_stored(store: ClickHouse, model: str, from_ms: int, to_ms: int) -> pd.D
             frame = frame.drop(columns=text)
     frame = frame.rename(columns={"record_id": "id"})
     return frame.sort_values(["ts", "id"], ignore_index=True)
+
+
+def restore_contents(frame: pd.DataFrame, spec: ModelSpec) -> pd.DataFrame:
+    """The table as events brought it: lists and blobs that are declared so, and no descriptors, which are computed."""
+    names = {f"{name}.{each}" for name in frame.columns for of_type in DESCRIPTORS.values() for each in of_type}
+    frame = frame.drop(columns=names.intersection(frame.columns))
+    for name, feature in spec.features.items():
+        if feature.type in ("embedding", "image") and name in frame:
+            values = [msgspec.json.decode(text) if isinstance(text, str) else None for text in frame[name]]
+            frame[name] = pd.Series(values, index=frame.index, dtype=object)
+    return frame
 
 
 def split_columns(frame: pd.DataFrame, spec: ModelSpec, origin: str) -> ReferenceTable:

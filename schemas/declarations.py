@@ -87,13 +87,20 @@ class WindowSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One feature; a value outside `min`, `max` or `values` is a matter of quality, not refused."""
+    """One feature; a value outside `min`, `max` or `values` is a matter of quality, not refused.
+
+    Of the last three only published specs have any: the number is a `descriptor` of the feature `of`, which as an
+    embedding has `num_dimensions`.
+    """
 
     type: FeatureType
     min: float | None = None
     max: float | None = None
     values: list[str] | None = None
     policy: Policy | None = None
+    of: str | None = None
+    descriptor: str | None = None
+    num_dimensions: int | None = None
 
     @property
     def is_numeric(self) -> bool:
@@ -231,6 +238,16 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     def stored_features(self) -> dict[str, FeatureSpec]:
         """The features that outlive the personal-data policy `drop`."""
         return {name: feature for name, feature in self.features.items() if feature.policy != "drop"}
+
+    @property
+    def sent_features(self) -> dict[str, FeatureSpec]:
+        """The features that events bring."""
+        return {name: feature for name, feature in self.features.items() if feature.of is None}
+
+    @property
+    def derived_features(self) -> dict[str, FeatureSpec]:
+        """The features that are computed from others."""
+        return {name: feature for name, feature in self.features.items() if feature.of is not None}
 
 
 def default_alerts() -> list[AlertRule]:

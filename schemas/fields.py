@@ -14,6 +14,7 @@ import numpy.typing as npt
 from schemas.codecs.blocks import Block
 from schemas.columns import Floats, Kind
 from schemas.declarations import FeatureSpec, ModelSpec, Task
+from schemas.descriptors import describe_contents
 from schemas.privacy import protect_texts
 from schemas.problems import Problem, Problems, missing_field
 from schemas.texts import NULL_LENGTH, TextColumn, no_texts
@@ -60,14 +61,20 @@ class Features:
 
 
 def read_features(block: Block, spec: ModelSpec, privacy_key: bytes, required: bool) -> Features:
-    """Read `features`: the declared ones by their type and policy, the others as they come."""
+    """Read `features`: the declared ones by their type and policy, the others as they come.
+
+    Descriptors are computed, whatever was sent under their names.
+    """
     mapping = block.mapping("features")
     found = Features(mapping.present, problems=dict(mapping.problems))
     if required:
         for position in np.flatnonzero(~mapping.present).tolist():
             found.problems.setdefault(position, missing_field("features", 'Send {"features": {…}}.'))
     num_rows = len(mapping.present)
+    derived = spec.derived_features
     for name, declared in spec.features.items():
+        if name in derived:
+            continue
         _read_declared(found, name, mapping.columns.get(name), declared, privacy_key, num_rows)
     for name, values in mapping.columns.items():
         if name not in spec.features:
@@ -77,6 +84,8 @@ def read_features(block: Block, spec: ModelSpec, privacy_key: bytes, required: b
                 found.numbers[name] = numbers
             if texts is not None:
                 found.texts[name] = texts
+    if derived:
+        found.numbers |= describe_contents(spec, found.texts)
     return found
 
 

@@ -61,6 +61,17 @@ def infer_features(frame: pd.DataFrame, declared: dict[str, FeatureSpec]) -> dic
     return features
 
 
+def find_dimensions(frame: pd.DataFrame, features: dict[str, FeatureSpec]) -> dict[str, int]:
+    """Give the number of dimensions of each embedding: that of the first row which has one."""
+    found: dict[str, int] = {}
+    for name, feature in features.items():
+        if feature.type == "embedding" and name in frame.columns:
+            size = next((len(value) for value in map(_plain, frame[name]) if is_embedding(value)), None)
+            if size is not None:
+                found[name] = size
+    return found
+
+
 def _infer_type(column: pd.Series[Any]) -> FeatureType:
     if pd.api.types.is_bool_dtype(column.dtype):
         return "boolean"
@@ -92,6 +103,8 @@ def read_reference_features(frame: pd.DataFrame, spec: ModelSpec, privacy_key: b
     """
     columns: dict[str, Any] = {}
     for name, feature in spec.stored_features.items():
+        if feature.of is not None:
+            continue
         if name not in frame.columns:
             raise ConfigurationError("the reference has no such column", file=file, key=f"features.{name}")
         values = [_plain(value) for value in frame[name]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -37,6 +38,7 @@ from schemas.declarations import (
     default_alerts,
     default_performance,
 )
+from schemas.descriptors import derive_features
 from schemas.errors import ConfigurationError
 from schemas.units import parse_duration_ms
 from schemas.yamlnodes import Section, Value, read_document
@@ -83,9 +85,15 @@ def parse_spec(text: str, file: str) -> ModelSpec:
     )
 
 
-def complete_spec(spec: ModelSpec, features: dict[str, FeatureSpec], file: str) -> ModelSpec:
-    """Give the spec with all its features, their types known; ConfigurationError where online detectors do not fit."""
-    completed = msgspec.structs.replace(spec, features=features)
+def complete_spec(
+    spec: ModelSpec, features: dict[str, FeatureSpec], file: str, num_dimensions: Mapping[str, int] | None = None
+) -> ModelSpec:
+    """Give the spec with all its features, their types known, and with the descriptors of what is no number.
+
+    `num_dimensions` are those of the reference's embeddings. ConfigurationError where a descriptor's name is taken, or
+    online detectors do not fit.
+    """
+    completed = msgspec.structs.replace(spec, features=derive_features(features, num_dimensions or {}, file))
     for position, online in enumerate(completed.online):
         if online.on not in ("score", "error", *completed.numeric_features):
             raise ConfigurationError(

@@ -246,9 +246,13 @@ def _normal(value: Any, depth: int) -> Any:
     if depth == 0:
         raise _TooDeep
     if isinstance(value, bytes):
-        return {"bytes": base64.b64encode(value).decode()}
+        return {"bytes": _write_bytes(value)}
     if isinstance(value, dict):
-        return {str(key): _normal(part, depth - 1) for key, part in value.items() if part is not None}
+        return {
+            str(key): _write_bytes(part) if key == "bytes" and isinstance(part, bytes) else _normal(part, depth - 1)
+            for key, part in value.items()
+            if part is not None
+        }
     if isinstance(value, list | tuple):
         return [_normal(part, depth - 1) for part in value]
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
@@ -256,6 +260,10 @@ def _normal(value: Any, depth: int) -> Any:
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         return _float_of(value)
     return value
+
+
+def _write_bytes(value: bytes) -> str:
+    return base64.b64encode(value).decode()
 
 
 def is_scalar(value: Any) -> bool:

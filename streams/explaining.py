@@ -11,6 +11,7 @@ import numpy as np
 from measures.blame import resample_cells, share_effects
 from measures.composition import MISSING, explain_composition
 from measures.harm import estimate_harm
+from schemas.descriptors import name_in_words
 from schemas.spec import PublishedSpec
 from streams.logic.distances import Column, find_column, list_features
 from streams.logic.outcomes import find_labelled, measure_metrics
@@ -83,9 +84,10 @@ def explain_feature(published: PublishedSpec, reference: Rows, rows: Rows, featu
     before, after = find_column(reference, feature, kind), find_column(rows, feature, kind)
     if before is None or after is None:
         return Explanation(feature, f"{feature} cannot be compared: one side has no values", [])
+    named = name_in_words(feature, published.spec.features.get(feature))
     if not isinstance(before, Coded) and not isinstance(after, Coded) and _has_many_values(before):
         old, new = float(np.nanmedian(before)), float(np.nanmedian(after)) if not np.isnan(after).all() else np.nan
-        words = f"{feature}: the median went from {old:.6g} in the reference to {new:.6g}"
+        words = f"{named}: the median went from {old:.6g} in the reference to {new:.6g}"
         return Explanation(feature, words, [{"value": "median", "reference": old, "window": new}])
     changes = explain_composition(_list_values(before), _list_values(after), top=4)
     words = ", ".join(
@@ -100,7 +102,7 @@ def explain_feature(published: PublishedSpec, reference: Rows, rows: Rows, featu
             for each in changes
         ],
     )
-    return Explanation(feature, f"{feature}: {words}", values)
+    return Explanation(feature, f"{named}: {words}", values)
 
 
 def _has_many_values(values: np.ndarray) -> bool:

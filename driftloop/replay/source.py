@@ -245,14 +245,14 @@ def match_labels(
 
 def choose_features(frame: pd.DataFrame, file: Path, spec: ModelSpec, used: set[str]) -> pd.DataFrame:
     """The spec's declared features; raises ConfigurationError naming those that the file lacks."""
-    missing = [name for name in spec.features if name not in frame.columns]
+    missing = [name for name in spec.sent_features if name not in frame.columns]
     if missing:
         raise ConfigurationError(
             f"lacks {len(missing)} of the features of {spec.model}: {', '.join(missing)}",
             file=str(file),
             remedy=f"The columns are: {', '.join(map(str, frame.columns))}",
         )
-    names = list(spec.features) or [column for column in frame.columns if column not in used]
+    names = list(spec.sent_features) or [column for column in frame.columns if column not in used]
     return frame[names]
 
 
@@ -263,7 +263,7 @@ def read_numbers(features: pd.DataFrame, file: Path, spec: ModelSpec, notes: lis
     """
     if ".csv" not in file.suffixes:
         return features
-    declared = (name for name, feature in spec.features.items() if feature.type == "number")
+    declared = (name for name, feature in spec.sent_features.items() if feature.type == "number")
     for name in declared:
         if features[name].dtype.kind in "biuf":
             continue

@@ -79,7 +79,7 @@ class CategoryField:
 
 @dataclass(frozen=True)
 class PresenceField:
-    """Counts at `slot`: present, null. For texts, embeddings and images, whose values are measured from the rows."""
+    """Counts at `slot`: present, null. For texts, embeddings and images, which have descriptors beside them."""
 
     name: str
     slot: int

@@ -19,6 +19,8 @@ PAGE = (Path(__file__).resolve().parents[3] / "docs" / "spec.md").read_text()
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 # Milliseconds and bytes in memory, `1h` and `4GiB` in the file.
 UNITS = ("_ms", "_bytes")
+# In published specs alone: what a descriptor is.
+PUBLISHED = {"features.NAME.of", "features.NAME.descriptor", "features.NAME.num_dimensions"}
 
 
 def list_keys(kind: Any, prefix: str = "") -> Iterator[str]:
@@ -61,7 +63,7 @@ def list_used(value: Any, prefix: str = "") -> Iterator[str]:
 
 def test_every_key_is_documented_once_and_no_other() -> None:
     documented = list_documented()
-    assert sorted(documented) == sorted(list_keys(ModelSpec))
+    assert sorted(documented) == sorted(set(list_keys(ModelSpec)) - PUBLISHED)
     assert len(documented) == len(set(documented))
 
 
@@ -72,7 +74,7 @@ def test_every_example_parses(example: str) -> None:
 
 def test_the_examples_use_every_key() -> None:
     used = {key for example in EXAMPLES for key in list_used(yaml.safe_load(example))}
-    assert set(list_keys(ModelSpec)) - used == {"reference.sql"}
+    assert set(list_keys(ModelSpec)) - PUBLISHED - used == {"reference.sql"}
 
 
 def find_default(spec: dict[str, Any], key: str) -> Any:
