@@ -5,7 +5,7 @@ An offset is committed only behind deliveries that were made or given up, so a c
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +23,8 @@ from schemas.events import Alert, DeadLetter, decode_event, encode_event
 from schemas.identity import webhook_id
 from store.client import ClickHouse
 from store.log import Producer, describe_topics
+from store.reports import link_report
+from store.specs import read_reported_rules
 from store.subscriptions import (
     Attempt,
     Subscription,
@@ -171,13 +173,26 @@ class Notifier:
             for one in told
             if one.alert.state == "resolved"
         }
+        links = self._link_reports({id(one): one.alert for one, _, _ in wanted})
         for one in told:
             mine = [(who, name) for other, who, name in wanted if other is one and name not in finished]
             ledger = self._ledger(one.topic, one.partition)
             entry = ledger.open(one.offset, len(mine))
             for subscription, name in mine:
-                body = build_payload(one.alert, subscription.name, opened.get(one.offset))
+                body = build_payload(one.alert, subscription.name, opened.get(one.offset), links.get(id(one), ""))
                 self._offer(subscription, one, name, body, partial(ledger.finish, entry))
+
+    def _link_reports(self, alerts: Mapping[int, Alert]) -> dict[int, str]:
+        """Give where the reports of alerts will be, of those that get one, where people can reach ClickHouse."""
+        public = self._runtime.public_clickhouse
+        if public is None or not alerts:
+            return {}
+        rules = read_reported_rules(self._ch, {each.model for each in alerts.values()})
+        return {
+            key: link_report(public, each.model, each.alert_id)
+            for key, each in alerts.items()
+            if not each.segment and each.rule in rules.get(each.model, ())
+        }
 
     def _offer(self, who: Subscription, one: Told, name: str, body: bytes, finish: Callable[[], None]) -> None:
         receiver = self._receivers.get(who.name)

@@ -20,10 +20,10 @@ _PREFIX = "whsec_"
 _NOT_ENDED = "0001-01-01T00:00:00Z"
 
 
-def build_payload(alert: Alert, receiver: str, opened_at: int | None = None) -> bytes:
+def build_payload(alert: Alert, receiver: str, opened_at: int | None = None, report_url: str = "") -> bytes:
     """The body of a delivery; a pure function of the state change, so that a repeated one is the same.
 
-    `opened_at` (epoch ms) is when a resolved alert had begun.
+    `opened_at` (epoch ms) is when a resolved alert had begun, `report_url` where its report will be.
     """
     labels = {
         name: value
@@ -47,6 +47,8 @@ def build_payload(alert: Alert, receiver: str, opened_at: int | None = None) -> 
         "window_end": format_instant(alert.window_end),
         "alert_id": alert.alert_id,
         "transition_id": alert.transition_id,
+        "report": f"driftloop report {alert.model} --alert {alert.alert_id}",
+        **({"report_url": report_url} if report_url else {}),
         **{
             name: f"{value:g}"
             for name, value in {"value": alert.value, "threshold": alert.threshold, "harm": alert.harm}.items()

@@ -22,6 +22,7 @@ DEFAULT_KAFKA_PORT = 9092
 DEFAULT_CLICKHOUSE_PORT = 8123
 
 KAFKA_PREFIX = "DRIFTLOOP_KAFKA_"
+PUBLIC_URL = "DRIFTLOOP_CLICKHOUSE_PUBLIC_URL"
 
 
 class Endpoints(msgspec.Struct):
@@ -79,6 +80,7 @@ def read_settings(data: Path | None = None, environ: Mapping[str, str] | None = 
         if name.startswith(KAFKA_PREFIX) and name != KAFKA_PREFIX + "BOOTSTRAP_SERVERS"
     }
     kafka = KafkaConnection(bootstrap or (endpoints.kafka if endpoints else f"127.0.0.1:{DEFAULT_KAFKA_PORT}"), options)
+    public_url = env.get(PUBLIC_URL, "")
     clickhouse = parse_clickhouse_url(
         url or (endpoints.clickhouse if endpoints else f"http://127.0.0.1:{DEFAULT_CLICKHOUSE_PORT}")
     )
@@ -90,12 +92,13 @@ def read_settings(data: Path | None = None, environ: Mapping[str, str] | None = 
         data=str(folder),
         privacy_key=read_privacy_key(folder, env),
         num_partitions=parse_partitions(env),
+        public_clickhouse=parse_public_url(public_url) if public_url else None,
     )
     return Settings(folder, runtime, external_kafka=bool(bootstrap), external_clickhouse=bool(url))
 
 
-def parse_clickhouse_url(url: str) -> ClickHouseConnection:
-    """`http[s]://[user[:password]@]host[:port][/database]` as a connection."""
+def parse_clickhouse_url(url: str, key: str = "DRIFTLOOP_CLICKHOUSE_URL") -> ClickHouseConnection:
+    """`http[s]://[user[:password]@]host[:port][/database]` as a connection; `key` names the variable in an error."""
     parts = urlsplit(url)
     try:
         port = parts.port or (8443 if parts.scheme == "https" else DEFAULT_CLICKHOUSE_PORT)
@@ -104,7 +107,7 @@ def parse_clickhouse_url(url: str) -> ClickHouseConnection:
     if parts.scheme not in ("http", "https") or not parts.hostname or not port:
         raise ConfigurationError(
             f"{url!r} is not the address of ClickHouse's HTTP interface",
-            key="DRIFTLOOP_CLICKHOUSE_URL",
+            key=key,
             remedy="Use http://[user:password@]host:8123",
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -114,6 +117,18 @@ def parse_clickhouse_url(url: str) -> ClickHouseConnection:
         password=unquote(parts.password or ""),
         database=parts.path.strip("/") or "driftloop",
     )
+
+
+def parse_public_url(url: str) -> ClickHouseConnection:
+    """Where people's browsers find ClickHouse, and as which user; it goes into links, so it has no password."""
+    connection = parse_clickhouse_url(url, PUBLIC_URL)
+    if connection.password:
+        raise ConfigurationError(
+            "every notification would carry the password",
+            key=PUBLIC_URL,
+            remedy="Name a user without one that may only read, such as http://reader@host:8123",
+        )
+    return connection
 
 
 def format_clickhouse_url(connection: ClickHouseConnection) -> str:

@@ -12,6 +12,10 @@ import pandas as pd
 
 from measures.drift import AUTO
 
+# Evidently writes values into a script of the page as they are, so that a value with `</script>` would end it and what
+# follows would run as a script of its own. As JSON's escape `<` means the same and ends nothing.
+_HIDDEN, _HIDDEN_ESCAPED = "\uf4a7", "\\uf4a7"
+
 
 def make_report(
     reference: pd.DataFrame,
@@ -36,10 +40,21 @@ def make_report(
         numbers, categories = ([name for name in names if has_values(name)] for names in (numbers, categories))
         definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
         sides = [
-            Dataset.from_pandas(side[[*numbers, *categories]].reset_index(drop=True), data_definition=definition)
+            Dataset.from_pandas(_hide_tags(side, numbers, categories), data_definition=definition)
             for side in (window, reference)
         ]
         chosen = {kind: default if method == "auto" else method for kind, default in AUTO.items()}
         drift = DataDriftPreset(num_method=chosen["number"], cat_method=chosen["category"])
         html: str = Report([drift, DataSummaryPreset()]).run(*sides).get_html_str(as_iframe=False)
-    return html
+    return html.replace(_HIDDEN, "\\u003c").replace(_HIDDEN_ESCAPED, "\\u003c")
+
+
+def _hide_tags(side: pd.DataFrame, numbers: Sequence[str], categories: Sequence[str]) -> pd.DataFrame:
+    """Give the columns with a character of no meaning in place of `<` in their texts."""
+    columns = side[[*numbers, *categories]].reset_index(drop=True)
+    texts = {
+        name: columns[name].map(lambda value: value.replace("<", _HIDDEN), na_action="ignore")
+        for name in categories
+        if columns[name].map(lambda value: isinstance(value, str), na_action="ignore").any()
+    }
+    return columns.assign(**texts)

@@ -42,7 +42,10 @@ class TopicNames:
 
 @dataclass(frozen=True)
 class Runtime:
-    """Everything that a role needs to know about its surroundings; `artifacts` and `data` are folders."""
+    """Everything that a role needs to know about its surroundings; `artifacts` and `data` are folders.
+
+    `public_clickhouse` is how people reach ClickHouse, for links; None: they are given none.
+    """
 
     kafka: KafkaConnection
     clickhouse: ClickHouseConnection
@@ -51,3 +54,4 @@ class Runtime:
     data: str
     privacy_key: bytes = field(repr=False)
     num_partitions: int = 4
+    public_clickhouse: ClickHouseConnection | None = None

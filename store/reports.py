@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
+from urllib.parse import urlencode
 
+from schemas.connections import ClickHouseConnection
 from store.client import ClickHouse
+
+_DAYS_KEPT = 180
+_LINKED = f"""\
+SELECT if(count() = 0, 'There is no report of this alert: it is not made yet, or older than {_DAYS_KEPT} days.',
+          argMax(html, created_at))
+FROM reports WHERE model = {{model:String}} AND alert_id = {{alert:String}} FORMAT RawBLOB
+"""  # noqa: S608 - the only insertion is a constant of this module
+# ClickHouse 24.11 and later; without it a browser saves the page instead of showing it.
+_HEADERS = "{'Content-Type': 'text/html; charset=UTF-8'}"
 
 
 class StoredReport(NamedTuple):
@@ -55,6 +66,20 @@ def read_report(ch: ClickHouse, model: str, alert_id: str) -> StoredReport | Non
         {"model": model, "alert": alert_id},
     )
     return StoredReport(*rows[0]) if rows else None
+
+
+def link_report(public: ClickHouseConnection, model: str, alert_id: str) -> str:
+    """Give the address at which a browser shows an alert's page, or that there is none; `public` has no password."""
+    parameters = {
+        # The default user need not be named.
+        **({} if public.user == "default" else {"user": public.user}),
+        "database": public.database,
+        "param_model": model,
+        "param_alert": alert_id,
+        "http_response_headers": _HEADERS,
+        "query": " ".join(_LINKED.split()),
+    }
+    return f"{public.url}/?{urlencode(parameters)}"
 
 
 def read_unreported(ch: ClickHouse, since_ms: int, num_max: int = 1000) -> list[UnreportedAlert]:

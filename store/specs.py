@@ -1,5 +1,6 @@
 """The table `specs`: a copy of what `apply` published, for SQL."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 import msgspec
@@ -25,6 +26,27 @@ def insert_spec(ch: ClickHouse, published: PublishedSpec, removed: bool = False,
             }
         ],
     )
+
+
+class _Rule(msgspec.Struct):
+    when: str
+    report: bool = True
+
+
+class _Rules(msgspec.Struct):
+    alerts: list[_Rule]
+
+
+def read_reported_rules(ch: ClickHouse, models: Collection[str]) -> dict[str, set[str]]:
+    """Return for some models the rules whose alerts get a report, as the newest version of each spec has it."""
+    rows = ch.query(
+        """
+        SELECT model, argMax(spec, spec_version) FROM specs WHERE model IN {models:Array(String)} GROUP BY model
+        """,
+        {"models": sorted(models)},
+    )
+    specs = {model: msgspec.json.decode(spec, type=_Rules) for model, spec in rows}
+    return {model: {rule.when for rule in spec.alerts if rule.report} for model, spec in specs.items()}
 
 
 def _instant(ms: int) -> datetime:

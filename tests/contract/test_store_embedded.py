@@ -69,6 +69,25 @@ def test_curl_counts_right_after_a_redelivery(server: EmbeddedClickHouse, client
     assert found == ["false", "300"]
 
 
+def test_a_result_is_sent_with_the_headers_asked_for(server: EmbeddedClickHouse) -> None:
+    def fetch(headers: str, sql: str, method: str = "GET") -> tuple[int, str, list[str]]:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE_S)
+        connection.request(method, f"/?{urlencode({'query': sql, 'http_response_headers': headers})}")
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        return answer.status, answer.getheader("X-Note") or "", answer.headers.get_all("Content-Type") or []
+
+    headers = r"{'content-type': 'text/html; charset=UTF-8', 'X-Note': 'it\'s, \\ a: {note}'}"
+    for sql in ("SELECT 'a' FORMAT RawBLOB", "SELECT number FROM numbers(3) FORMAT CSV", "SELECT 1 WHERE 0 FORMAT CSV"):
+        assert fetch(headers, sql) == (200, "it's, \\ a: {note}", ["text/html; charset=UTF-8"])
+    assert fetch(" { } ", "SELECT 1 FORMAT RawBLOB") == (200, "", ["application/octet-stream"])
+    # An error is told as ever.
+    assert fetch(headers, "SELECT nothing") == (404, "", ["text/plain; charset=UTF-8"])
+    for wrong in ("text/html", "{'a': 'b'", "{'a', 'b'}", "{'a': 'b' 'c': 'd'}", "{'a': 'b\r\nX-Note: c'}"):
+        assert fetch(wrong, "SELECT 1")[:2] == (400, "")
+
+
 def test_users_need_their_password_and_readers_only_read(server: EmbeddedClickHouse, client: Client) -> None:
     client.command("CREATE OR REPLACE TABLE facts (k UInt32) ENGINE = MergeTree ORDER BY k")
     app = connect(server, "app", "se:cret")

@@ -4,6 +4,7 @@ import itertools
 import json
 import threading
 import time
+import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,12 +16,14 @@ import pytest
 from consumers.deliveries import RetryPolicy
 from consumers.notify import Notifier
 from consumers.webhooks import verify_signature
+from driftloop.settings import format_clickhouse_url
 from schemas.connections import Runtime
 from schemas.events import Alert, DeadLetter, decode_event, encode_event
 from schemas.identity import webhook_id
 from store.client import ClickHouse
 from store.log import Producer, TopicReader, apply_topics
 from store.migrations import migrate
+from store.reports import StoredReport, insert_reports
 from store.subscriptions import Subscription, add_subscription, list_subscriptions, remove_subscription
 from tests.brokers import AnyBroker, available_brokers, make_broker
 from tests.clickhouses import EmbeddedClickHouse
@@ -255,6 +258,38 @@ def test_a_killed_notifier_delivers_the_rest_under_the_same_ids(
     finally:
         if second.process.poll() is None:
             second.kill()
+
+
+def test_a_notification_links_to_the_report_of_its_alert(
+    runtime: Runtime, ch: ClickHouse, receiver: Receiver, tmp_path: Path
+) -> None:
+    def follow(url: str) -> tuple[str, str]:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return answer.headers["content-type"], answer.read().decode()
+
+    rules = {"harm": True, "drift": False}
+    spec = {"alerts": [{"when": rule, "for": 1, "severity": "high", "report": rules[rule]} for rule in rules]}
+    ch.insert_rows("specs", [{"model": "fraud", "spec_version": 1, "spec": json.dumps(spec)}])
+    _subscribe(ch, receiver, "/linked")
+    public = {"DRIFTLOOP_CLICKHOUSE_PUBLIC_URL": format_clickhouse_url(runtime.clickhouse)}
+    notifier = RoleProcess("notify", runtime, tmp_path / "notify.log", more=public)
+    try:
+        alert = _send(runtime, model="fraud", rule="harm")
+        for others in ({"rule": "drift"}, {"rule": "harm", "segment": "country=DE"}, {"model": "m", "rule": "harm"}):
+            _send(runtime, **{"model": "fraud", **others})
+        _wait_until(lambda: len(receiver.requests["/linked"]) == 4, f"{tmp_path}/notify.log")
+        told = [json.loads(body)["alerts"][0]["annotations"] for _, _, body in receiver.requests["/linked"]]
+        (linked,) = [each for each in told if "report_url" in each]
+        assert linked["alert_id"] == alert.alert_id
+        assert linked["report"] == f"driftloop report fraud --alert {alert.alert_id}"
+        kind, text = follow(linked["report_url"])
+        assert kind == "text/html; charset=UTF-8"
+        assert text.startswith("There is no report of this alert")
+        page = "<!DOCTYPE html>\n<p>größer</p>\\\t\0"
+        insert_reports(ch, [StoredReport("fraud", alert.alert_id, alert.transition_id, 0, 1, page, 1_900_000_000_000)])
+        assert follow(linked["report_url"]) == ("text/html; charset=UTF-8", page)
+    finally:
+        notifier.kill()
 
 
 def _subscribe(ch: ClickHouse, receiver: Receiver, path: str, **more: str) -> Subscription:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from typing import Any, cast
 
+import pandas as pd
 import pytest
 
+from measures.evidently_report import make_report
 from schemas.errors import ConfigurationError
 from streams.processes import ProcessPool
 from streams.reporting import report_window
@@ -47,3 +50,39 @@ def count_drifted(html: str) -> int:
 def test_a_window_without_rows_is_refused(world: World) -> None:
     with pytest.raises(ConfigurationError, match="no rows of 'credit' are stored"):
         report_window(world.ch, world.published, START_MS + 10 * SIZE_MS)
+
+
+class Scripts(HTMLParser):
+    """The texts of a page's scripts, as a browser would take them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self._is_inside = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self._is_inside = tag == "script"
+        if self._is_inside:
+            self.texts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._is_inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self._is_inside:
+            self.texts[-1] += data
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_value_cannot_bring_a_script_of_its_own() -> None:
+    def report(value: str) -> Scripts:
+        side = pd.DataFrame({"country": [value, "DE", None] * 50})
+        return Scripts(make_report(side, side, [], ["country"]))
+
+    harmless, value = report("FR"), "</script><script>alert(1)//"
+    scripts = report(value)
+    assert len(scripts.texts) == len(harmless.texts)
+    assert not any(text.startswith("alert(1)") for text in scripts.texts)
+    # It is still shown as it is.
+    assert any(value.replace("<", "\\u003c") in text for text in scripts.texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ _RESERVED = frozenset(
         "send_final_metadata", "framing",
     }
 )  # fmt: skip
+_QUOTED = r"'(?:[^'\\]|\\.)*'"
+_PAIR = rf"\s*{_QUOTED}\s*:\s*{_QUOTED}\s*"
+_HEADERS = re.compile(rf"\{{(?:{_PAIR}(?:,{_PAIR})*)?\s*\}}", re.DOTALL)
 _TABLE_SUFFIXES = ("_format", "_types", "_structure")
 
 
@@ -81,6 +85,22 @@ class Request:
     def substitutions(self) -> dict[str, str]:
         """The values for `{name:Type}` in the statement, by name."""
         return {name.removeprefix("param_"): value for name, value in self.params.items() if name.startswith("param_")}
+
+    @property
+    def response_headers(self) -> dict[str, str]:
+        """The headers that a result is to be sent with, given as a Map's literal: `{'name': 'value'}`.
+
+        A backslash stands before a quote or a backslash; it means nothing else. ServerError if it is no such map.
+        """
+        text = self.params.get("http_response_headers", "").strip()
+        if text and not _HEADERS.fullmatch(text):
+            raise ServerError(
+                BAD_ARGUMENTS, f"Cannot parse setting http_response_headers: {text!r} is no map of texts."
+            )
+        texts = [re.sub(r"\\(.)", r"\1", quoted[1:-1]) for quoted in re.findall(_QUOTED, text)]
+        if any(not each.isprintable() or not each.isascii() for each in texts):
+            raise ServerError(BAD_ARGUMENTS, "Headers cannot contain control characters.")
+        return dict(zip(texts[::2], texts[1::2], strict=True))
 
     @property
     def waits_for_end(self) -> bool:

@@ -52,11 +52,16 @@ class Response:
         self._handler = handler
         self._version = version
         self._headers = {"X-ClickHouse-Server-Display-Name": "driftloop", "X-ClickHouse-Timezone": timezone}
+        self._replacements: dict[str, str] = {}
         self.has_begun = False
 
     def add_headers(self, headers: dict[str, str]) -> None:
         """Add headers to those that go out with the answer."""
         self._headers.update(headers)
+
+    def replace_headers(self, headers: dict[str, str]) -> None:
+        """Send these with a result, in place of ours of the same name; not with an error."""
+        self._replacements = {name.title(): value for name, value in headers.items()}
 
     def send(self, body: bytes, *, status: int = 200, media_type: str = "text/plain; charset=UTF-8") -> None:
         """Send a whole answer."""
@@ -69,6 +74,7 @@ class Response:
         """Send a refusal as a whole answer."""
         self.add_headers({"X-ClickHouse-Exception-Code": str(error.code), "X-ClickHouse-Format": "TabSeparated"})
         self._headers.pop("Content-Encoding", None)
+        self._replacements = {}
         self.send(error.body(self._version), status=error.http_status)
 
     def send_stream(self, pieces: Iterator[bytes], *, media_type: str, encoding: str) -> None:
@@ -95,7 +101,9 @@ class Response:
     def _begin(self, status: int, headers: dict[str, str]) -> None:
         self.has_begun = True
         self._handler.send_response(status)
-        for name, value in {**self._headers, **headers}.items():
+        given = {**self._headers, **headers}
+        ours = {name: value for name, value in given.items() if name.title() not in self._replacements}
+        for name, value in {**ours, **self._replacements}.items():
             # A line break would let a query id write headers of its own.
             self._handler.send_header(name, value.replace("\r", "").replace("\n", ""))
         self._handler.end_headers()

@@ -29,6 +29,7 @@ def run_query(connection: Any, query: Query, request: Request, response: Respons
     output_format = query.format or request.default_format
     encoding = choose_encoding(request.accepted_encodings)
     response.add_headers({"X-ClickHouse-Format": output_format})
+    response.replace_headers(request.response_headers)
     if encoding:
         response.add_headers({"Content-Encoding": encoding})
     streams = query.streams and output_format in _STREAMED and not request.waits_for_end

@@ -58,3 +58,11 @@ def test_a_resolved_alert_says_when_it_began_and_ended() -> None:
     assert body["status"] == "resolved"
     assert body["alerts"][0]["startsAt"].startswith("1970-01-01T01:00:00")
     assert body["alerts"][0]["endsAt"].startswith("1970-01-01T02:00:00")
+
+
+def test_the_annotations_say_where_the_report_is() -> None:
+    (entry,) = json.loads(build_payload(_alert(), "pager"))["alerts"]
+    assert entry["annotations"]["report"] == f"driftloop report fraud --alert {'a' * 32}"
+    assert "report_url" not in entry["annotations"]
+    (entry,) = json.loads(build_payload(_alert(), "pager", report_url="http://clickhouse:8123/?query=x"))["alerts"]
+    assert entry["annotations"]["report_url"] == "http://clickhouse:8123/?query=x"

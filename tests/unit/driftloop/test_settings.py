@@ -119,3 +119,14 @@ def test_a_folder_that_cannot_be_made_is_a_users_mistake(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="file"):
         read_settings(tmp_path / "file", {})
+
+
+def test_people_may_reach_clickhouse_elsewhere_but_never_with_a_password(tmp_path: Path) -> None:
+    assert read_settings(tmp_path, {}).runtime.public_clickhouse is None
+    name = "DRIFTLOOP_CLICKHOUSE_PUBLIC_URL"
+    public = read_settings(tmp_path, {name: "https://reader@facts.example.org/db"}).runtime.public_clickhouse
+    assert public is not None
+    assert (public.url, public.user, public.database) == ("https://facts.example.org:8443", "reader", "db")
+    for url in ("http://reader:secret@facts.example.org:8123", "facts.example.org"):
+        with pytest.raises(ConfigurationError, match=f"^{name}: "):
+            read_settings(tmp_path, {name: url})
