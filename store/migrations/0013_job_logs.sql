@@ -1,10 +1,9 @@
 -- What a job used, and what its process printed.
 
-ALTER TABLE jobs
-    ADD COLUMN IF NOT EXISTS cpu_seconds Float64,
-    ADD COLUMN IF NOT EXISTS gpu_seconds Float64,
-    ADD COLUMN IF NOT EXISTS peak_memory_bytes UInt64,
-    ADD COLUMN IF NOT EXISTS peak_gpu_memory_bytes UInt64;
+ALTER TABLE jobs ADD COLUMN IF NOT EXISTS cpu_seconds Float64;
+ALTER TABLE jobs ADD COLUMN IF NOT EXISTS gpu_seconds Float64;
+ALTER TABLE jobs ADD COLUMN IF NOT EXISTS peak_memory_bytes UInt64;
+ALTER TABLE jobs ADD COLUMN IF NOT EXISTS peak_gpu_memory_bytes UInt64;
 
 CREATE TABLE IF NOT EXISTS job_logs
 (
