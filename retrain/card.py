@@ -5,13 +5,12 @@ Owns the text; every figure comes from the manifest.
 
 from __future__ import annotations
 
+from retrain.images import ImageInput
+from retrain.network import NetworkConfig
+from retrain.preprocessing import ExtraInput
+from retrain.texts import TextInput
 from retrain.trained_model import Manifest
 from schemas.instants import format_instant
-
-_ARCHITECTURES = {
-    "mlp": "a small neural network (embeddings for categories, hidden layers of 64 and 32)",
-    "linear": "a linear model (embeddings for categories, no hidden layer)",
-}
 
 
 def write_card(manifest: Manifest) -> str:
@@ -20,11 +19,14 @@ def write_card(manifest: Manifest) -> str:
     numbers = ", ".join(column.name for column in manifest.preprocessing.numbers) or "none"
     categories = ", ".join(column.name for column in manifest.preprocessing.categories) or "none"
     ignored = ", ".join(manifest.preprocessing.ignored)
-    kind = _ARCHITECTURES.get(manifest.architecture, manifest.architecture)
+    extra = [f"- {each.name}: {_describe_input(each)}" for each in manifest.preprocessing.extra]
+    kind = describe_network(manifest.network)
     lines = [
         f"# {manifest.model}: model of job {manifest.job_id}",
         "",
         f"A {manifest.target.task} model, trained by driftloop without a human in between: {kind}.",
+        "",
+        manifest.start.words,
         "",
         "## Verdict",
         "",
@@ -46,7 +48,8 @@ def write_card(manifest: Manifest) -> str:
         "",
         f"- numbers and booleans: {numbers}",
         f"- categories: {categories}",
-        *([f"- declared but not read by this architecture: {ignored}"] if ignored else []),
+        *extra,
+        *([f"- declared but not read: {ignored}"] if ignored else []),
         "",
         f"## Figures on the gate rows (champion: version {manifest.champion})",
         "",
@@ -64,8 +67,37 @@ def write_card(manifest: Manifest) -> str:
         "",
         f"- code {manifest.code_version}, torch {manifest.torch_version}, spec version {manifest.spec_version}",
         f"- {manifest.num_epochs} epochs on {manifest.device}, {manifest.num_threads} thread(s)",
-        f"- seed {manifest.training.seed}",
+        f"- seed {manifest.training.seed}, batches of {manifest.training.batch_rows} rows"
+        + (", deterministic algorithms only" if manifest.training.deterministic else ""),
         f"- SHA-256 of the weights: `{manifest.weights_sha256}`.",
         "",
     ]
     return "\n".join(lines)
+
+
+def describe_network(config: NetworkConfig) -> str:
+    """Say in words what a network is made of."""
+    if ":" in config.architecture:
+        return f"the network of {config.architecture} (SHA-256 of its code `{config.factory_sha256[:16]}…`)"
+    parts = ["embeddings for categories"] if config.schema.categories else []
+    for each in config.schema.extra:
+        if isinstance(each, ImageInput):
+            parts.append("two convolutions for images" if config.convolutions else "the pixels of images")
+        else:
+            parts.append("a bag of hashed n-grams for texts" if isinstance(each, TextInput) else "given embeddings")
+    if config.num_blocks:
+        parts.append(f"{config.num_blocks} residual blocks of {config.hidden[0]}")
+    elif config.hidden:
+        parts.append(f"hidden layers of {' and '.join(map(str, config.hidden))}")
+    else:
+        parts.append("no hidden layer")
+    kind = "a small neural network" if config.hidden or config.convolutions else "a linear model"
+    return f"{kind} ({', '.join(dict.fromkeys(parts))})"
+
+
+def _describe_input(extra: ExtraInput) -> str:
+    if isinstance(extra, ImageInput):
+        return f"image, {extra.channels} × {extra.height} × {extra.width}"
+    if isinstance(extra, TextInput):
+        return f"text, its first {extra.max_words} words in {extra.num_buckets:,} buckets"
+    return f"embedding of {extra.width} numbers"

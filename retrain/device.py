@@ -5,7 +5,9 @@ Owns the choice between GPU and CPU. It must not change a device's settings.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -48,3 +50,21 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     if device.type == "cuda":
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return nullcontext()
+
+
+@contextmanager
+def repeatable(deterministic: bool) -> Iterator[None]:
+    """Let PyTorch take only algorithms that give the same bits again, or fail and say so, if `deterministic`."""
+    if not deterministic:
+        yield
+        return
+    # cuBLAS reads it when it starts; without it, its results depend on how streams meet.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = benchmark

@@ -19,14 +19,14 @@ import msgspec
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from measures.performance import measure_performance, primary_metric
 from retrain.card import write_card
 from retrain.champion import arrange_challenger, arrange_champion, list_classes, read_champion_outputs
-from retrain.device import choose_device, pin_threads
+from retrain.device import choose_device, pin_threads, repeatable
 from retrain.gate import GateRows, Verdict, judge_challenger
-from retrain.limits import is_out_of_memory, limit_memory, measure_use
-from retrain.network import NetworkConfig, TabularNetwork, configure_network
+from retrain.network import NetworkConfig, configure_network
 from retrain.order import (
     EpochTrained,
     JobFinished,
@@ -35,15 +35,14 @@ from retrain.order import (
     JobReport,
     JobUnfit,
     NetworkTrained,
-    ResourcesUsed,
     Snapshotted,
     decode_order,
-    describe_report,
     encode_line,
 )
 from retrain.preprocessing import Preprocessing, fit_preprocessing
 from retrain.snapshot import Snapshot, guard_against_leaks, take_snapshot
 from retrain.target import Scored, Target, UnfitLabelsError, fit_target
+from retrain.tensors import TrainingRows
 from retrain.trained_model import (
     CARD,
     MANIFEST,
@@ -55,7 +54,8 @@ from retrain.trained_model import (
     read_code_version,
     save_weights,
 )
-from retrain.training import EpochMeasured, TrainingConfig, TrainingRows, configure_training, train_network
+from retrain.training import EpochMeasured, TrainingConfig, configure_training, train_network
+from retrain.warm_start import WarmWeights, choose_weights, find_champion, start_from_scratch
 from schemas.clock import Clock, SystemClock
 from schemas.errors import ConfigurationError, Retryable
 from schemas.spec import RetrainSpec
@@ -63,12 +63,9 @@ from store.artifacts import ArtifactFolder
 from store.client import ClickHouse
 from store.reference import insert_reference
 
-log = logging.getLogger(__name__)
-
 Report = Callable[[JobReport], None]
 
 _STDIN = 0
-_STARTED_S = SystemClock().monotonic_s()
 
 # Below this a network only learns noise, and a tenth of the rows validates nothing.
 _MIN_TRAIN_ROWS = 100
@@ -83,7 +80,7 @@ def run_job(order: JobOrder, report: Report, clock: Clock) -> JobFinished:
     try:
         train, gate = _take_snapshots(ch, order)
         training = _Training(order, train, gate, report, clock)
-        training.run()
+        training.run(_find_start(ch, order))
         scored = training.model.score(gate.read_features())
         verdict = _judge(ch, order, gate, training.target, scored)
         return _store(ch, order, training, gate, scored, verdict)
@@ -98,6 +95,14 @@ def _take_snapshots(ch: ClickHouse, order: JobOrder) -> tuple[Snapshot, Snapshot
     if train.num_rows < _MIN_TRAIN_ROWS:
         raise UnfitLabelsError(f"there are {train.num_rows} labelled rows to train on; {_MIN_TRAIN_ROWS} are needed")
     return train, guard_against_leaks(train, gate)
+
+
+def _find_start(ch: ClickHouse, order: JobOrder) -> TrainedModel | str:
+    """Return the champion where the spec says to start from it, and a sentence where there is none to start from."""
+    settings = order.published.spec.retrain or RetrainSpec()
+    if settings.training.start == "scratch":
+        return "the spec says so"
+    return find_champion(ch, order.artifacts, order.model, order.champion)
 
 
 class _Training:
@@ -121,29 +126,59 @@ class _Training:
         self.train = _range_of(train)
         self.gate = _range_of(gate)
 
-    def run(self) -> None:
+    def run(self, champion: TrainedModel | str) -> None:
         """Train; afterwards `network`, `model`, `num_epochs` and all configurations are there."""
-        train = self._train
+        train, settings = self._train, self.settings.training
         rows = train.read_features()
-        self.preprocessing: Preprocessing = fit_preprocessing(rows, self.spec.features)
-        self.target: Target = fit_target(self.spec.task, train.labels)
-        self.network_config: NetworkConfig = configure_network(
-            self.settings.architecture, self.preprocessing, self.target.num_outputs
+        before = None if isinstance(champion, str) else champion
+        self.preprocessing: Preprocessing = fit_preprocessing(
+            rows, self.spec.features, before.preprocessing if before else None
         )
-        self.config: TrainingConfig = configure_training(train.num_rows, self._order.seed)
+        self.target: Target = fit_target(
+            self.spec.task, train.labels, settings.class_weights, before.target if before else None
+        )
+        self.network_config: NetworkConfig = configure_network(
+            self.settings.architecture, self.preprocessing, self.target
+        )
+        self.start: WarmWeights = (
+            start_from_scratch(champion)
+            if isinstance(champion, str)
+            else choose_weights(champion, self._order.champion, self.network_config, self.target)
+        )
+        self.config: TrainingConfig = configure_training(
+            train.num_rows, self._order.seed, self.network_config, settings
+        )
         data = TrainingRows.load(self.preprocessing.encode(rows), self.target.encode(train.labels), self.device)
         self._started_s = self._epoch_started_s = self._clock.monotonic_s()
-        self.network: TabularNetwork
-        self.network, self.num_epochs = train_network(
-            self.network_config, self.target, data, self.config, self._report_epoch
-        )
-        self.model = TrainedModel(self.network, self.preprocessing, self.target)
+        self.network: nn.Module
+        with repeatable(settings.deterministic):
+            self.network, self.num_epochs = train_network(
+                self.network_config, self.target, data, self.config, self._report_epoch, self.start.weights
+            )
+        self.model = TrainedModel(self.network, self.network_config, self.preprocessing, self.target)
         self._report(NetworkTrained(num_epochs=self.num_epochs, seconds=self._clock.monotonic_s() - self._started_s))
 
     def _report_epoch(self, epoch: EpochMeasured) -> None:
         now_s = self._clock.monotonic_s()
-        labels = self._train.labels.to_numpy(zero_copy_only=False)[-len(epoch.outputs) :]
+        metric, value = self._measure(epoch)
+        self._report(
+            EpochTrained(
+                epoch=epoch.epoch,
+                loss=epoch.loss,
+                validation_loss=None if np.isnan(epoch.validation_loss) else epoch.validation_loss,
+                metric_name=metric,
+                metric=None if np.isnan(value) else value,
+                seconds=now_s - self._epoch_started_s,
+            )
+        )
+        self._epoch_started_s = now_s
+
+    def _measure(self, epoch: EpochMeasured) -> tuple[str, float]:
+        """Measure the task's primary metric on the validation rows; NaN where there are none."""
         task, metric = self.spec.task, primary_metric(self.spec.task)
+        if not len(epoch.outputs):
+            return metric, np.nan
+        labels = self._train.labels.to_numpy(zero_copy_only=False)[-len(epoch.outputs) :]
         scored = self.target.decode(epoch.outputs)
         classes = self.target.classes
         outputs = arrange_challenger(scored, task, classes)
@@ -151,17 +186,7 @@ class _Training:
             value = measure_performance(task, labels, predictions=outputs, metrics=[metric])[metric]
         else:
             value = measure_performance(task, labels, scores=outputs, classes=classes, metrics=[metric])[metric]
-        self._report(
-            EpochTrained(
-                epoch=epoch.epoch,
-                loss=epoch.loss,
-                validation_loss=epoch.validation_loss,
-                metric_name=metric,
-                metric=None if np.isnan(value) else value,
-                seconds=now_s - self._epoch_started_s,
-            )
-        )
-        self._epoch_started_s = now_s
+        return metric, value
 
 
 def _judge(ch: ClickHouse, order: JobOrder, gate: Snapshot, target: Target, scored: Scored) -> Verdict:
@@ -194,6 +219,7 @@ def _store(
         target=training.target,
         network=training.network_config,
         training=training.config,
+        start=training.start.start,
         num_epochs=training.num_epochs,
         train=training.train,
         gate=training.gate,
@@ -249,40 +275,16 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     order = decode_order(_read_line())
     threading.Thread(target=_end_with_trainer, daemon=True).start()
-    last = _run_limited(order)
-    _print(_measure_use())
-    _print(last)
+    try:
+        _print(run_job(order, _print, SystemClock()))
+    except (UnfitLabelsError, ConfigurationError) as error:
+        _print(JobUnfit(reason=str(error)))
+    except Retryable as error:
+        _print(JobInterrupted(reason=str(error)))
     return 0
 
 
-def _run_limited(order: JobOrder) -> JobReport:
-    try:
-        limit_memory((order.published.spec.retrain or RetrainSpec()).resources)
-        return run_job(order, _print, SystemClock())
-    except (UnfitLabelsError, ConfigurationError) as error:
-        return JobUnfit(reason=str(error))
-    except Retryable as error:
-        return JobInterrupted(reason=str(error))
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return JobUnfit(reason=f"memory was short: {error}")
-
-
-def _measure_use() -> ResourcesUsed:
-    cpu_seconds, peak_memory_bytes = measure_use()
-    on_gpu = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
-    return ResourcesUsed(
-        cpu_seconds=cpu_seconds,
-        gpu_seconds=SystemClock().monotonic_s() - _STARTED_S if on_gpu else 0.0,
-        peak_memory_bytes=peak_memory_bytes,
-        peak_gpu_memory_bytes=torch.cuda.max_memory_allocated() if on_gpu else 0,
-    )
-
-
 def _print(report: JobReport) -> None:
-    # Standard error is the job's log; reports are for the trainer.
-    log.info("%s", describe_report(report))
     sys.stdout.buffer.write(encode_line(report))
     sys.stdout.buffer.flush()
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,6 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from retrain.images import ImageInput, fit_image
+from retrain.texts import TextInput, fit_text
+from retrain.vectors import VectorInput, fit_vector
 from schemas.columns import EventColumns, format_numbers
 from schemas.errors import ConfigurationError
 from schemas.spec import FeatureSpec
@@ -90,25 +94,48 @@ class CategoryColumn(msgspec.Struct, frozen=True):
         return len(self.values) + _NUM_RESERVED
 
 
+# What has an encoder of its own in the network, beside the numbers and the categories.
+ExtraInput = TextInput | ImageInput | VectorInput
+Column = NumberColumn | CategoryColumn | ExtraInput
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedRows:
-    """What a network reads: `dense` float32 (n, width), `codes` int64 (n, number of categories)."""
+    """What a network reads: `dense` float32 (n, width), `codes` int64 (n, number of categories).
+
+    `extra` holds an array (n, …) for each text, image and embedding, by the feature's name.
+    """
 
     dense: NDArray[np.float32]
     codes: NDArray[np.int64]
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 class Preprocessing(msgspec.Struct, frozen=True):
-    """All that is needed to encode rows as at training; `ignored` lists declared features that it cannot read."""
+    """All that is needed to encode rows as at training; `ignored` lists declared features that it does not read."""
 
     numbers: tuple[NumberColumn, ...]
     categories: tuple[CategoryColumn, ...]
     ignored: tuple[str, ...] = ()
+    extra: tuple[ExtraInput, ...] = ()
+
+    @property
+    def dense_names(self) -> tuple[str, ...]:
+        """Name the dense columns: each number, its indicator behind it, then the indicators of the extra inputs."""
+        names: list[str] = []
+        for number in self.numbers:
+            names += [number.name, f"{number.name} is missing"] if number.indicator else [number.name]
+        return (*names, *(f"{each.name} is missing" for each in self.extra if each.indicator))
 
     @property
     def dense_width(self) -> int:
-        """Count the dense columns: a number each, and its indicator where it has one."""
-        return len(self.numbers) + sum(column.indicator for column in self.numbers)
+        """Count the dense columns."""
+        return len(self.dense_names)
+
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        """Return what was learnt of each feature that is read, by name."""
+        return {column.name: column for column in (*self.numbers, *self.categories, *self.extra)}
 
     def encode(self, rows: FeatureRows) -> EncodedRows:
         """Encode n rows; the same row gives the same numbers whatever rows surround it."""
@@ -126,34 +153,86 @@ class Preprocessing(msgspec.Struct, frozen=True):
         codes = np.zeros((rows.num_rows, len(self.categories)), dtype=np.int64)
         for index, category in enumerate(self.categories):
             codes[:, index] = _encode_category(category, rows.read_text(category.name))
-        return EncodedRows(dense, codes)
+        extra: dict[str, NDArray[Any]] = {}
+        for each in self.extra:
+            extra[each.name], is_missing = each.encode(rows.read_text(each.name))
+            if each.indicator:
+                dense[:, place] = is_missing
+                place += 1
+        return EncodedRows(dense, codes, extra)
 
 
-def fit_preprocessing(rows: FeatureRows, features: Mapping[str, FeatureSpec]) -> Preprocessing:
+def fit_preprocessing(
+    rows: FeatureRows, features: Mapping[str, FeatureSpec], known: Preprocessing | None = None
+) -> Preprocessing:
     """Learn the preprocessing of the declared features from training rows; labels are not looked at.
 
-    Features whose policy is `drop` are never stored, so they are not read; texts, images and
-    embeddings are listed as ignored. Raises ConfigurationError when nothing is left to learn from.
+    Features whose policy is `drop` are never stored, so they are not read. A text, image or embedding
+    of which no row can be read is ignored, and so is a number derived from one that is read itself.
+    Features that `known` has learnt already, in the same form, keep what it learnt and its order: a
+    network that starts from another's weights must read the same numbers. Raises ConfigurationError
+    when nothing is left to learn from.
     """
-    numbers: list[NumberColumn] = []
-    categories: list[CategoryColumn] = []
+    before = known.columns if known else {}
+    fitted: dict[str, Column] = {}
     ignored: list[str] = []
-    for name, feature in features.items():
+    for name in _order(features, list(before)):
+        feature = features[name]
         if feature.policy == "drop":
             continue
-        if feature.type in ("number", "boolean"):
-            numbers.append(_fit_number(name, rows.read_number(name)))
-        elif feature.type == "category":
-            categories.append(_fit_category(name, rows.read_text(name)))
-        else:
+        kept = before.get(name)
+        column = kept if isinstance(kept, _FORMS[feature.type]) else _fit_column(name, feature, rows)
+        if column is None:
             ignored.append(name)
-    if not numbers and not categories:
+        else:
+            fitted[name] = column
+    for name in [name for name in fitted if features[name].of in fitted]:
+        del fitted[name]
+        ignored.append(name)
+    if not fitted:
         raise ConfigurationError(
-            "no feature to train on: only numbers, booleans and categories can be read",
+            "no feature to train on: none can be read",
             key="features",
-            remedy="declare at least one feature of type number, boolean or category",
+            remedy="declare at least one feature whose values the training rows have",
         )
-    return Preprocessing(tuple(numbers), tuple(categories), tuple(ignored))
+    columns = fitted.values()
+    return Preprocessing(
+        tuple(column for column in columns if isinstance(column, NumberColumn)),
+        tuple(column for column in columns if isinstance(column, CategoryColumn)),
+        tuple(ignored),
+        tuple(column for column in columns if isinstance(column, ExtraInput)),
+    )
+
+
+# What each type of feature is learnt as.
+_FORMS: Mapping[str, type[Column]] = {
+    "number": NumberColumn,
+    "boolean": NumberColumn,
+    "category": CategoryColumn,
+    "text": TextInput,
+    "image": ImageInput,
+    "embedding": VectorInput,
+}
+
+
+def _order(features: Mapping[str, FeatureSpec], before: Sequence[str]) -> list[str]:
+    """Name the features in the order in which they are read: those that were learnt before come first."""
+    return [*(name for name in before if name in features), *(name for name in features if name not in set(before))]
+
+
+def _fit_column(name: str, feature: FeatureSpec, rows: FeatureRows) -> Column | None:
+    match feature.type:
+        case "number" | "boolean":
+            return _fit_number(name, rows.read_number(name))
+        case "category":
+            return _fit_category(name, rows.read_text(name))
+        case "text":
+            return fit_text(name, rows.read_text(name))
+        case "image":
+            return fit_image(name, rows.read_text(name))
+        case "embedding":
+            return fit_vector(name, rows.read_text(name))
+    return None
 
 
 def _fit_number(name: str, values: Floats) -> NumberColumn:

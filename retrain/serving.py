@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from retrain.trained_model import TrainedModel, load_model
 from schemas.clock import Clock
-from schemas.errors import Retryable
+from schemas.errors import ConfigurationError, Retryable
 from store.artifacts import ArtifactFolder, DamagedArtifactError
 from store.client import ClickHouse
 from store.versions import read_version
@@ -51,8 +51,9 @@ class LoadedVersions:
             return None
         try:
             loaded = load_model(self._folder.read(row.uri, row.sha256))
-        except DamagedArtifactError as error:
-            remedy = "restore the artifact or give the role to another version"
+        except (DamagedArtifactError, ConfigurationError, ValueError) as error:
+            # Damaged, written by another release, or in need of the user's code.
+            remedy = "restore what it needs or give the role to another version"
             raise Retryable(f"version {version} of model {model} cannot be loaded: {error}; {remedy}") from error
         self._models[name] = loaded
         if len(self._models) > _NUM_MODELS_MAX:

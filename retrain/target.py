@@ -37,12 +37,16 @@ class Scored:
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A task with what its labels taught: the classes of multiclass, mean and scale of regression."""
+    """A task with what its labels taught: the classes of multiclass, mean and scale of regression.
+
+    `class_weights`, one a class (of binary: 0 and 1), weigh the loss; empty where all rows weigh the same.
+    """
 
     task: Task
     classes: tuple[str, ...] = ()
     mean: float = 0.0
     scale: float = 1.0
+    class_weights: tuple[float, ...] = ()
 
     @property
     def num_outputs(self) -> int:
@@ -62,32 +66,69 @@ class Target(msgspec.Struct, frozen=True):
     def compute_loss(self, outputs: Tensor, truth: Tensor) -> Tensor:
         """Return the mean loss: log loss, or Huber's for regression, whose models are judged by absolute error."""
         if self.task == "multiclass":
-            return functional.cross_entropy(outputs, truth)
+            if not self.class_weights:
+                return functional.cross_entropy(outputs, truth)
+            weights = outputs.new_tensor(self.class_weights)[truth]
+            return (functional.cross_entropy(outputs, truth, reduction="none") * weights).mean()
         if self.task == "binary":
-            return functional.binary_cross_entropy_with_logits(outputs[:, 0], truth)
+            weight = None
+            if self.class_weights:
+                negative, positive = self.class_weights
+                weight = negative + (positive - negative) * truth
+            return functional.binary_cross_entropy_with_logits(outputs[:, 0], truth, weight=weight)
         return functional.huber_loss(outputs[:, 0], truth)
 
     def decode(self, outputs: Tensor) -> Scored:
-        """Turn outputs (n, num_outputs) into scores and predictions in float64."""
+        """Turn outputs (n, num_outputs) into scores and predictions in float64.
+
+        With class weights the prediction is the class with the largest weighted probability, and the
+        scores have the weights taken out again (Elkan 2001, theorem 2), so that they remain probabilities.
+        """
         values = outputs.detach().to("cpu", torch.float64)
-        if self.task == "binary":
-            score = torch.sigmoid(values[:, 0]).numpy()
-            return Scored(score=score, prediction=(score >= 0.5).astype(np.float64))
         if self.task == "regression":
             return Scored(prediction=values[:, 0].numpy() * self.scale + self.mean)
-        shares = torch.softmax(values, dim=1).numpy()
-        best = shares.argmax(axis=1)
+        shift = torch.tensor(self.class_weights, dtype=torch.float64).log()
+        if self.task == "binary":
+            logits = values[:, 0]
+            score = _compute_sigmoid(logits - (shift[1] - shift[0]) if self.class_weights else logits)
+            weighted = _compute_sigmoid(logits) if self.class_weights else score
+            return Scored(score=score, prediction=(weighted >= 0.5).astype(np.float64))
+        shares = torch.softmax(values - shift if self.class_weights else values, dim=1).numpy()
+        best = values.argmax(dim=1) if self.class_weights else torch.from_numpy(shares).argmax(dim=1)
         return Scored(
             scores={name: shares[:, code] for code, name in enumerate(self.classes)},
             prediction_text=[self.classes[code] for code in best.tolist()],
         )
 
 
-def fit_target(task: Task, labels: pa.Array) -> Target:
+def _compute_sigmoid(logits: Tensor) -> Floats:
+    # The last values of a length that the processor's vectors do not divide are computed one by one, and may round
+    # otherwise. So there are none: a row's score must not depend on its place.
+    padded = functional.pad(logits, (0, -len(logits) % 64))
+    values: Floats = torch.sigmoid(padded)[: len(logits)].numpy()
+    return values
+
+
+def fit_target(
+    task: Task, labels: pa.Array, class_weights: Literal["none", "balanced"] = "none", known: Target | None = None
+) -> Target:
     """Learn the target from training labels; raises UnfitLabelsError when they hold nothing to learn.
 
-    Labels are numbers for binary (0 or 1) and regression, strings for multiclass.
+    Labels are numbers for binary (0 or 1) and regression, strings for multiclass. `balanced` weighs a
+    class by n / (classes · its rows), so that all classes weigh the same and rows weigh 1 on average.
+    A regression keeps the mean and scale of a `known` target, whose network's outputs mean them.
     """
+    target = _fit_target(task, labels)
+    if task == "regression":
+        return known if known is not None and known.task == task else target
+    if class_weights == "none":
+        return target
+    codes = target.encode(labels).astype(np.int64)
+    counts = np.bincount(codes, minlength=max(2, len(target.classes)))
+    return msgspec.structs.replace(target, class_weights=tuple((len(codes) / (len(counts) * counts)).tolist()))
+
+
+def _fit_target(task: Task, labels: pa.Array) -> Target:
     if task == "multiclass":
         classes = tuple(sorted(set(labels.to_pylist())))
         if len(classes) < 2:

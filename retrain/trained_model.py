@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 from safetensors.torch import load, save
+from torch import nn
 
-from retrain.network import NetworkConfig, TabularNetwork
-from retrain.preprocessing import FeatureRows, Preprocessing
+from retrain.images import ImageInput
+from retrain.network import NetworkConfig
+from retrain.preprocessing import ExtraInput, FeatureRows, Preprocessing
 from retrain.target import Scored, Target
+from retrain.tensors import Inputs
+from retrain.texts import TextInput
 from retrain.training import TrainingConfig, compute_outputs
 
 WEIGHTS, MANIFEST, CARD = "model.safetensors", "manifest.json", "README.md"
-_FORMAT = 1
+# 2: texts, images and embeddings, architectures beyond two, how training started.
+_FORMAT = 2
 
 
 class DataRange(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +36,15 @@ class DataRange(msgspec.Struct, frozen=True, kw_only=True):
     end: int
     num_rows: int
     sha256: str
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """What the weights began as: layers `taken` from a version (empty: from scratch), and why others were `fresh`."""
+
+    version: str = ""
+    taken: tuple[str, ...] = ()
+    fresh: dict[str, str] = {}
+    words: str = "Started from scratch."
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +59,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     target: Target
     network: NetworkConfig
     training: TrainingConfig
+    start: Start = Start()
     num_epochs: int
     train: DataRange
     gate: DataRange
@@ -63,39 +77,49 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 class TrainedModel:
     """A network with its manifest; scores rows the same way wherever it runs."""
 
-    def __init__(self, network: TabularNetwork, preprocessing: Preprocessing, target: Target) -> None:
-        self._network = network.to("cpu").eval()
-        self._preprocessing = preprocessing
-        self._target = target
+    def __init__(self, network: nn.Module, config: NetworkConfig, preprocessing: Preprocessing, target: Target) -> None:
+        self.network = network.to("cpu").eval()
+        self.config = config
+        self.preprocessing = preprocessing
+        self.target = target
 
     def score(self, rows: FeatureRows) -> Scored:
         """Score n rows on the CPU; to the bit, a row's score does not depend on the rows beside it."""
-        encoded = self._preprocessing.encode(rows)
-        outputs = compute_outputs(self._network, torch.from_numpy(encoded.dense), torch.from_numpy(encoded.codes))
-        return self._target.decode(outputs)
+        inputs = Inputs.of(self.preprocessing.encode(rows))
+        return self.target.decode(compute_outputs(self.network, inputs, self.config.block_rows))
 
 
-def save_weights(network: TabularNetwork) -> bytes:
+def save_weights(network: nn.Module) -> bytes:
     """Return the network's weights in the safetensors format."""
-    weights = {name: tensor.detach().to("cpu").contiguous() for name, tensor in network.state_dict().items()}
+    # Copied, because a network of the user's may hold one tensor under two names, which the format refuses.
+    weights = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in network.state_dict().items()}
     content: bytes = save(weights)
     return content
 
 
+class _Head(msgspec.Struct):
+    format: int = 0
+
+
 def load_model(files: Mapping[str, bytes]) -> TrainedModel:
-    """Build the model that verified files describe; raises ValueError for a format of another time."""
+    """Build the model that verified files describe; raises ValueError for a format of another time.
+
+    Raises ConfigurationError where it needs code of the user's that cannot be imported or is another.
+    """
+    head = msgspec.json.decode(files[MANIFEST], type=_Head)
+    if head.format != _FORMAT:
+        raise ValueError(f"the manifest has format {head.format}; this release reads format {_FORMAT}")
     manifest = msgspec.json.decode(files[MANIFEST], type=Manifest)
-    if manifest.format != _FORMAT:
-        raise ValueError(f"the manifest has format {manifest.format}; this release reads format {_FORMAT}")
     network = manifest.network.build()
     network.load_state_dict(load(files[WEIGHTS]))
-    return TrainedModel(network, manifest.preprocessing, manifest.target)
+    return TrainedModel(network, manifest.network, manifest.preprocessing, manifest.target)
 
 
 def describe_signature(preprocessing: Preprocessing, target: Target) -> dict[str, list[dict[str, Any]]]:
     """Return inputs and outputs as MLflow writes a signature: name, type, required."""
     inputs = [{"name": column.name, "type": "double", "required": False} for column in preprocessing.numbers]
     inputs += [{"name": column.name, "type": "string", "required": False} for column in preprocessing.categories]
+    inputs += [{"name": each.name, **_describe_input(each), "required": False} for each in preprocessing.extra]
     outputs = {
         "binary": [{"name": "prediction", "type": "long"}, {"name": "score", "type": "double"}],
         "regression": [{"name": "prediction", "type": "double"}],
@@ -105,6 +129,14 @@ def describe_signature(preprocessing: Preprocessing, target: Target) -> dict[str
         ],
     }
     return {"inputs": inputs, "outputs": outputs[target.task]}
+
+
+def _describe_input(extra: ExtraInput) -> dict[str, Any]:
+    if isinstance(extra, ImageInput):
+        return {"type": "binary"}
+    if isinstance(extra, TextInput):
+        return {"type": "string"}
+    return {"type": "array", "items": {"type": "double"}}
 
 
 @cache

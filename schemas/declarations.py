@@ -44,6 +44,8 @@ DRIFT_METHODS = (
     *P_VALUE_METHODS,
 )  # fmt: skip
 DETECTORS = ("adwin", "kswin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w")
+# Beside them stands the user's own `module:factory`.
+ARCHITECTURES = ("auto", "linear", "mlp", "resnet", "cnn", "text")
 MULTIVARIATE_METHODS = ("domain_classifier", "mmd", "pca_reconstruction")
 
 
@@ -196,13 +198,30 @@ class PromoteSpec(msgspec.Struct, frozen=True, kw_only=True):
     min_gain: float = 0.003
 
 
+class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """How a network is trained; what is None follows from the number of rows and the network.
+
+    `start: warm` begins with the champion's weights where they fit. `early_stopping` is a number of epochs without
+    gain, or `none`: then all rows are learnt from for all epochs at once.
+    """
+
+    start: Literal["scratch", "warm"] = "scratch"
+    class_weights: Literal["none", "balanced"] = "none"
+    epochs: int | None = None
+    batch_rows: int | None = None
+    learning_rate: float | None = None
+    early_stopping: Literal["auto", "none"] | int = "auto"
+    deterministic: bool = False
+
+
 class RetrainSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """When and how a model is trained anew; `architecture` is `mlp`, `linear` or the user's `module:factory`."""
+    """When and how a model is trained anew; `architecture` is one of `ARCHITECTURES` or the user's `module:factory`."""
 
     on: list[RuleName] = msgspec.field(default_factory=lambda: ["harm"])
     cooldown_ms: int = 6 * HOUR_MS
-    architecture: str = "mlp"
+    architecture: str = "auto"
     seed: int = 0
+    training: TrainingSpec = TrainingSpec()
     resources: ResourceSpec = ResourceSpec()
     promote: PromoteSpec = PromoteSpec()
 

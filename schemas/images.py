@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
@@ -63,16 +63,16 @@ def read_inline(texts: TextColumn) -> Iterator[tuple[int, bytes]]:
 
 def open_grey(data: bytes) -> Image.Image | None:
     """Decode an image to grey values of 8 bits; None where that cannot be done, or it has too many pixels."""
-    opened = _open(data)
-    return None if opened is None else _make_grey(opened)
+    opened = open_image(data)
+    return None if opened is None else convert_image(opened, "L")
 
 
 def _describe(data: bytes) -> dict[str, float]:
-    opened = _open(data)
+    opened = open_image(data)
     if opened is None:
         return {}
     described: dict[str, float] = {"width": opened.width, "height": opened.height}
-    grey = _make_grey(opened)
+    grey = convert_image(opened, "L")
     if grey is None:
         return described if opened.width * opened.height > NUM_PIXELS_MAX else {}
     # Whole numbers, so that the values are exact up to the last division.
@@ -84,8 +84,8 @@ def _describe(data: bytes) -> dict[str, float]:
     return described
 
 
-def _open(data: bytes) -> Image.Image | None:
-    """Read an image's header."""
+def open_image(data: bytes) -> Image.Image | None:
+    """Read an image's header; None where it is none."""
     # Only where a model has images.
     from PIL import Image
 
@@ -96,15 +96,16 @@ def _open(data: bytes) -> Image.Image | None:
     return opened if opened.width > 0 and opened.height > 0 else None
 
 
-def _make_grey(opened: Image.Image) -> Image.Image | None:
+def convert_image(opened: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image | None:
+    """Decode the content to 8 bits, grey or coloured; None where that cannot be done, or there are too many pixels."""
     if opened.width * opened.height > NUM_PIXELS_MAX:
         return None
     try:
         if opened.mode == "F":
             return None  # in no unit that is known
         if opened.mode.startswith("I"):
-            return _narrow(opened)
-        return opened.convert("L")
+            opened = _narrow(opened)
+        return opened.convert(mode)
     except Exception:  # as above
         return None
 

@@ -116,7 +116,13 @@ def _spec_schema() -> dict[str, Any]:
         alerts=_list(_mapping(("when",), when=rules, severity={"enum": list(get_args(Severity))}, **{"for": _COUNT})),
         retrain=_mapping(
             on={"anyOf": [rules, _list(rules)]}, cooldown=_DURATION, architecture=_TEXT,
-            seed={"type": "integer", "minimum": 0}, promote=_mapping(confidence=_NUMBER, min_gain=_NUMBER),
+            seed={"type": "integer", "minimum": 0},
+            training=_mapping(
+                start={"enum": ["scratch", "warm"]}, class_weights={"enum": ["none", "balanced"]}, epochs=_COUNT,
+                batch_rows=_COUNT, learning_rate=_NUMBER, deterministic={"type": "boolean"},
+                early_stopping={"anyOf": [{"enum": ["auto", "none"]}, _COUNT]},
+            ),
+            promote=_mapping(confidence=_NUMBER, min_gain=_NUMBER),
             resources=_mapping(
                 accelerator={"enum": ["auto", "cpu", "cuda", "gpu"]}, gpus=_COUNT, gpu_memory=_SIZE, cpus=_COUNT,
                 memory=_SIZE, timeout=_DURATION,

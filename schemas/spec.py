@@ -9,6 +9,7 @@ from schemas.catalogue import (
     split_key,
 )
 from schemas.declarations import (
+    ARCHITECTURES,
     DETECTORS,
     DRIFT_METHODS,
     METRICS,
@@ -31,6 +32,7 @@ from schemas.declarations import (
     RuleName,
     Severity,
     Task,
+    TrainingSpec,
     WindowSpec,
     default_alerts,
     default_performance,
@@ -38,6 +40,7 @@ from schemas.declarations import (
 from schemas.specfile import complete_spec, parse_spec
 
 __all__ = [
+    "ARCHITECTURES",
     "DETECTORS",
     "DRIFT_METHODS",
     "METRICS",
@@ -63,6 +66,7 @@ __all__ = [
     "RuleName",
     "Severity",
     "Task",
+    "TrainingSpec",
     "WindowSpec",
     "complete_spec",
     "decode_published",

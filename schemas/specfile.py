@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from schemas.declarations import (
+    ARCHITECTURES,
     DETECTORS,
     DRIFT_METHODS,
     ESTIMATES,
@@ -34,6 +35,7 @@ from schemas.declarations import (
     RuleName,
     Severity,
     Task,
+    TrainingSpec,
     WindowSpec,
     default_alerts,
     default_performance,
@@ -46,7 +48,7 @@ from schemas.yamlnodes import Section, Value, read_document
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 _FALSE_ALARMS = re.compile(r"(\d+(?:\.\d+)?)\s+per\s+(\S+)", re.ASCII)
 _LIMITS = re.compile(r"none|calibrated|\d+(?:\.\d+)?sd", re.ASCII)
-_ARCHITECTURE = re.compile(r"mlp|linear|[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 _FEATURE_TYPES = [name for name in get_args(FeatureType) if name != "auto"]
 _KEYS = [
     "model", "task", "reference", "windows", "features", "segments", "drift", "online", "performance", "fairness",
@@ -80,7 +82,7 @@ def parse_spec(text: str, file: str) -> ModelSpec:
         performance=_read_performance(_section(document, "performance"), task),
         fairness=fairness,
         alerts=alerts,
-        retrain=_read_retrain(document.get("retrain"), alerts),
+        retrain=_read_retrain(document.get("retrain"), alerts, task),
         exact_rows=_maybe(document.get("exact_rows"), lambda value: value.count(low=100)),
     )
 
@@ -306,10 +308,10 @@ def _read_alerts(value: Value | None, fairness: FairnessSpec) -> list[AlertRule]
     return rules
 
 
-def _read_retrain(value: Value | None, alerts: list[AlertRule]) -> RetrainSpec | None:
+def _read_retrain(value: Value | None, alerts: list[AlertRule], task: Task) -> RetrainSpec | None:
     if value is None or (not value.is_section() and value.plain() is False):
         return None
-    section = value.section().allow(["on", "cooldown", "architecture", "seed", "resources", "promote"])
+    section = value.section().allow(["on", "cooldown", "architecture", "seed", "training", "resources", "promote"])
     on = section.get("on")
     names: list[Any] | None = None
     if on is not None:
@@ -320,8 +322,9 @@ def _read_retrain(value: Value | None, alerts: list[AlertRule]) -> RetrainSpec |
             if all(rule.when != names[-1] for rule in alerts):
                 item.fail(f"no alert rule opens on {names[-1]!r}", f"Add `alerts: [{{when: {names[-1]}}}]`.")
     architecture = section.get("architecture")
-    if architecture is not None and not _ARCHITECTURE.fullmatch(architecture.text()):
-        architecture.fail(f"{architecture.text()!r} is no architecture", "Use mlp, linear, or your module:factory.")
+    name = "auto" if architecture is None else architecture.text()
+    if architecture is not None and name not in ARCHITECTURES and not _FACTORY.fullmatch(name):
+        architecture.fail(f"{name!r} is no architecture", f"Use {', '.join(ARCHITECTURES)}, or your module:factory.")
     promote = _section(section, "promote").allow(["confidence", "min_gain"])
     return _build(
         RetrainSpec,
@@ -329,6 +332,7 @@ def _read_retrain(value: Value | None, alerts: list[AlertRule]) -> RetrainSpec |
         cooldown_ms=_maybe(section.get("cooldown"), Value.duration_ms),
         architecture=_maybe(architecture, Value.text),
         seed=_maybe(section.get("seed"), lambda given: given.count(low=0)),
+        training=_read_training(_section(section, "training"), task),
         resources=_read_resources(_section(section, "resources")),
         promote=_build(
             PromoteSpec,
@@ -336,6 +340,29 @@ def _read_retrain(value: Value | None, alerts: list[AlertRule]) -> RetrainSpec |
             min_gain=_maybe(promote.get("min_gain"), lambda given: given.number(low=0)),
         ),
     )
+
+
+def _read_training(section: Section, task: Task) -> TrainingSpec:
+    section.allow(
+        ["start", "class_weights", "epochs", "batch_rows", "learning_rate", "early_stopping", "deterministic"]
+    )
+    weights = section.get("class_weights")
+    if weights is not None and weights.choice(["none", "balanced"]) == "balanced" and task == "regression":
+        weights.fail("a regression has no classes", "Leave it out, or write none.")
+    return _build(
+        TrainingSpec,
+        start=_maybe(section.get("start"), lambda given: given.choice(["scratch", "warm"])),
+        class_weights=_maybe(weights, Value.text),
+        epochs=_maybe(section.get("epochs"), lambda given: given.count(high=10_000)),
+        batch_rows=_maybe(section.get("batch_rows"), lambda given: given.count(high=1_000_000)),
+        learning_rate=_maybe(section.get("learning_rate"), lambda given: given.number(low=1e-9, high=10)),
+        early_stopping=_maybe(section.get("early_stopping"), _read_early_stopping),
+        deterministic=_maybe(section.get("deterministic"), Value.flag),
+    )
+
+
+def _read_early_stopping(value: Value) -> str | int:
+    return value.text() if value.text() in ("auto", "none") else value.count(high=10_000)
 
 
 def _read_resources(section: Section) -> ResourceSpec:

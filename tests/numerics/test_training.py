@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from retrain.device import pin_threads
-from retrain.network import NetworkConfig, configure_network
+from retrain.network import NetworkConfig, NetworkSchema, configure_network
 from retrain.preprocessing import FeatureRows, fit_preprocessing
 from retrain.target import Target, UnfitLabelsError, fit_target
+from retrain.tensors import Inputs, TrainingRows
 from retrain.trained_model import TrainedModel, save_weights
 from retrain.training import (
     EpochMeasured,
     TrainingConfig,
-    TrainingRows,
     compute_outputs,
     configure_training,
     train_network,
@@ -41,12 +41,12 @@ def train(
     pin_threads()
     preprocessing = fit_preprocessing(rows, FEATURES)
     target = fit_target(task, labels)  # type: ignore[arg-type]
-    network_config = configure_network(architecture, preprocessing, target.num_outputs)
+    network_config = configure_network(architecture, preprocessing, target)
     data = TrainingRows.load(preprocessing.encode(rows), target.encode(labels), torch.device("cpu"))
     epochs: list[EpochMeasured] = []
-    config = configure_training(len(labels), seed)
+    config = configure_training(len(labels), seed, network_config)
     network, _ = train_network(network_config, target, data, config, epochs.append)
-    return TrainedModel(network, preprocessing, target), epochs, save_weights(network)
+    return TrainedModel(network, network_config, preprocessing, target), epochs, save_weights(network)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_equal_runs_give_equal_weights_and_another_seed_others(binary_labels: pa
     assert first == second != other
 
 
-@pytest.mark.parametrize("architecture", ["mlp", "linear"])
+@pytest.mark.parametrize("architecture", ["auto", "mlp", "linear", "resnet"])
 def test_binary_comes_close_to_the_truth(binary_labels: pa.Array, architecture: str) -> None:
     model, _, _ = train(make_rows()[0], binary_labels, "binary", architecture)
     rows, logit = make_rows(seed=9)
@@ -119,8 +119,10 @@ def test_score_does_not_depend_on_the_rows_beside_it(binary_labels: pa.Array) ->
 
 
 def test_no_rows_give_no_outputs() -> None:
-    network = NetworkConfig(architecture="mlp", dense_width=1, num_codes=(), num_outputs=1, hidden=(4,)).build()
-    assert compute_outputs(network, torch.zeros((0, 1)), torch.zeros((0, 0), dtype=torch.int64)).shape == (0, 1)
+    schema = NetworkSchema(dense=("amount",), categories=(), task="binary", num_outputs=1)
+    network = NetworkConfig(architecture="mlp", schema=schema, hidden=(4,)).build()
+    none = Inputs(torch.zeros((0, 1)), torch.zeros((0, 0), dtype=torch.int64))
+    assert compute_outputs(network, none, 8).shape == (0, 1)
 
 
 def test_diverging_training_says_so() -> None:
@@ -130,7 +132,7 @@ def test_diverging_training_says_so() -> None:
     data = TrainingRows.load(preprocessing.encode(rows), np.full(ROWS, np.inf, np.float32), torch.device("cpu"))
     config = TrainingConfig(seed=0, batch_rows=512, max_epochs=2, patience_epochs=1)
     with pytest.raises(ArithmeticError, match="diverged"):
-        train_network(configure_network("mlp", preprocessing, 1), target, data, config, lambda _: None)
+        train_network(configure_network("mlp", preprocessing, target), target, data, config, lambda _: None)
 
 
 @pytest.mark.parametrize(

@@ -77,5 +77,5 @@ def test_category_sent_as_a_number_reads_as_its_text() -> None:
 
 
 def test_nothing_to_learn_from_is_a_configuration_error() -> None:
-    with pytest.raises(ConfigurationError, match="only numbers, booleans and categories"):
+    with pytest.raises(ConfigurationError, match="none can be read"):
         fit_preprocessing(FeatureRows({}, {}, 0), {"note": FeatureSpec(type="text")})
