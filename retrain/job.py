@@ -26,6 +26,7 @@ from retrain.card import write_card
 from retrain.champion import arrange_challenger, arrange_champion, list_classes, read_champion_outputs
 from retrain.device import choose_device, pin_threads, repeatable
 from retrain.gate import GateRows, Verdict, judge_challenger
+from retrain.limits import is_out_of_memory, limit_memory, measure_use
 from retrain.network import NetworkConfig, configure_network
 from retrain.order import (
     EpochTrained,
@@ -35,8 +36,10 @@ from retrain.order import (
     JobReport,
     JobUnfit,
     NetworkTrained,
+    ResourcesUsed,
     Snapshotted,
     decode_order,
+    describe_report,
     encode_line,
 )
 from retrain.preprocessing import Preprocessing, fit_preprocessing
@@ -63,9 +66,12 @@ from store.artifacts import ArtifactFolder
 from store.client import ClickHouse
 from store.reference import insert_reference
 
+log = logging.getLogger(__name__)
+
 Report = Callable[[JobReport], None]
 
 _STDIN = 0
+_STARTED_S = SystemClock().monotonic_s()
 
 # Below this a network only learns noise, and a tenth of the rows validates nothing.
 _MIN_TRAIN_ROWS = 100
@@ -275,16 +281,40 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     order = decode_order(_read_line())
     threading.Thread(target=_end_with_trainer, daemon=True).start()
-    try:
-        _print(run_job(order, _print, SystemClock()))
-    except (UnfitLabelsError, ConfigurationError) as error:
-        _print(JobUnfit(reason=str(error)))
-    except Retryable as error:
-        _print(JobInterrupted(reason=str(error)))
+    last = _run_limited(order)
+    _print(_measure_use())
+    _print(last)
     return 0
 
 
+def _run_limited(order: JobOrder) -> JobReport:
+    try:
+        limit_memory((order.published.spec.retrain or RetrainSpec()).resources)
+        return run_job(order, _print, SystemClock())
+    except (UnfitLabelsError, ConfigurationError) as error:
+        return JobUnfit(reason=str(error))
+    except Retryable as error:
+        return JobInterrupted(reason=str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return JobUnfit(reason=f"memory was short: {error}")
+
+
+def _measure_use() -> ResourcesUsed:
+    cpu_seconds, peak_memory_bytes = measure_use()
+    on_gpu = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+    return ResourcesUsed(
+        cpu_seconds=cpu_seconds,
+        gpu_seconds=SystemClock().monotonic_s() - _STARTED_S if on_gpu else 0.0,
+        peak_memory_bytes=peak_memory_bytes,
+        peak_gpu_memory_bytes=torch.cuda.max_memory_allocated() if on_gpu else 0,
+    )
+
+
 def _print(report: JobReport) -> None:
+    # Standard error is the job's log; reports are for the trainer.
+    log.info("%s", describe_report(report))
     sys.stdout.buffer.write(encode_line(report))
     sys.stdout.buffer.flush()
 

@@ -1,6 +1,6 @@
 """A job's process as the trainer sees it: started, listened to, and never left behind.
 
-Owns the process's life and its deadline. A fresh interpreter, because neither CUDA nor threads
+Owns the process's life, its deadline and what it prints. A fresh interpreter, because neither CUDA nor threads
 survive a fork; it must not interpret the reports.
 """
 
@@ -12,7 +12,10 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import msgspec
 
@@ -24,6 +27,16 @@ log = logging.getLogger(__name__)
 # A job reports a few dozen lines; more would be a defect of ours.
 _NUM_REPORTS_MAX = 10_000
 _TERMINATE_TIMEOUT_S = 2.0
+# What a process prints beyond that between two looks, or in one line, is cut off.
+_NUM_LINES_MAX = 5_000
+_LINE_CHARS_MAX = 2_000
+
+
+class Printed(NamedTuple):
+    """A line that a job's process printed, and when it was heard (epoch ms)."""
+
+    at: int
+    text: str
 
 
 class JobProcess:
@@ -33,10 +46,12 @@ class JobProcess:
         self._clock = clock
         self._deadline_s = clock.monotonic_s() + timeout_s
         self._reports: queue.Queue[JobReport] = queue.Queue(_NUM_REPORTS_MAX)
+        self._printed: deque[Printed] = deque(maxlen=_NUM_LINES_MAX)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "retrain.job"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             # The packages are found from where they lie, installed or in a checkout.
             cwd=Path(__file__).resolve().parents[1],
             # A Ctrl-C on the terminal is for the trainer, which ends its process in order.
@@ -49,8 +64,12 @@ class JobProcess:
             self._process.stdin.flush()
         except BrokenPipeError:
             log.error("job %s: the process ended before it had its order", order.job_id)
-        self._listener = threading.Thread(target=self._listen, name=f"job-{order.job_id[:8]}", daemon=True)
-        self._listener.start()
+        self._listeners = [
+            threading.Thread(target=self._listen, args=(pipe, hear), name=f"job-{order.job_id[:8]}", daemon=True)
+            for pipe, hear in ((self._process.stdout, self._hear_report), (self._process.stderr, self._hear_line))
+        ]
+        for listener in self._listeners:
+            listener.start()
 
     @property
     def pid(self) -> int:
@@ -66,9 +85,17 @@ class JobProcess:
             except queue.Empty:
                 return reports
 
+    def read_printed(self) -> list[Printed]:
+        """Return what the process has printed since the last call; returns at once."""
+        printed = []
+        while self._printed:
+            printed.append(self._printed.popleft())
+        return printed
+
     def is_over(self) -> bool:
         """Say whether the process has ended and everything it said has been heard."""
-        return self._process.poll() is not None and not self._listener.is_alive() and self._reports.empty()
+        is_heard = not any(listener.is_alive() for listener in self._listeners)
+        return self._process.poll() is not None and is_heard and self._reports.empty()
 
     def is_late(self) -> bool:
         """Say whether it has run for longer than it may."""
@@ -90,17 +117,24 @@ class JobProcess:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait(_TERMINATE_TIMEOUT_S)
-        self._listener.join(_TERMINATE_TIMEOUT_S)
-        for pipe in (self._process.stdin, self._process.stdout):
+        for listener in self._listeners:
+            listener.join(_TERMINATE_TIMEOUT_S)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
 
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            try:
-                self._reports.put(decode_report(line), timeout=60)
-            except msgspec.MsgspecError:
-                # A library that prints must not end the job.
-                log.warning("the job's process printed: %s", line.decode(errors="replace").rstrip()[:500])
+    def _listen(self, pipe: IO[bytes] | None, hear: Callable[[bytes], None]) -> None:
+        assert pipe is not None
+        for line in pipe:
+            hear(line)
         self._process.wait()
+
+    def _hear_report(self, line: bytes) -> None:
+        try:
+            self._reports.put(decode_report(line), timeout=60)
+        except msgspec.MsgspecError:
+            self._hear_line(line)  # a library that prints must not end the job
+
+    def _hear_line(self, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip()[:_LINE_CHARS_MAX]
+        self._printed.append(Printed(self._clock.now_ms(), text))

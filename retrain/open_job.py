@@ -12,16 +12,14 @@ from typing import Any
 
 import msgspec
 
-from retrain.claims import ClaimLog
+from retrain.claims import HEARTBEAT_S, ClaimLog
 from schemas.clock import Clock
 from schemas.events import RetrainEventType, RetrainRequest
 from store.client import ClickHouse
+from store.job_logs import LogLine
 from store.jobs import JobRow, JobState, insert_job
 
 log = logging.getLogger(__name__)
-
-# A row of a waiting or running job is written at least this often: it is the worker's sign of life.
-HEARTBEAT_S = 5.0
 
 
 class OpenJob:
@@ -36,6 +34,9 @@ class OpenJob:
         # When the labels that are waited for were last seen to grow, and how many there were.
         self.settling: tuple[tuple[Any, ...], float] = ((), 0.0)
         self.num_failures = 0
+        # What its process has printed: how many lines, and those that are not in the store yet.
+        self.num_lines = 0
+        self.unstored: list[LogLine] = []
         self.not_before_s = 0.0
 
     def record(self, kind: RetrainEventType | None, detail: dict[str, Any] | None = None, **changes: Any) -> None:
@@ -59,7 +60,7 @@ class OpenJob:
             self._unpublished.popleft()
 
     def wait(self, reason: str) -> None:
-        """Record that the job waits and why; an unchanged reason is written only as a sign of life."""
+        """Record that the job waits and why; an unchanged reason is written now and then."""
         if self.row.state != "waiting" or not self.row.reason:
             self.record("waiting", {"reason": reason}, state="waiting", reason=reason)
         elif self._clock.monotonic_s() - self._written_s >= HEARTBEAT_S:

@@ -61,6 +61,22 @@ class NetworkTrained(msgspec.Struct, frozen=True, kw_only=True, tag="trained"):
     seconds: float
 
 
+class BatchHalved(msgspec.Struct, frozen=True, kw_only=True, tag="batch_halved"):
+    """Memory was short, so training began again with half as many rows a step."""
+
+    batch_rows: int
+    reason: str
+
+
+class ResourcesUsed(msgspec.Struct, frozen=True, kw_only=True, tag="resources_used"):
+    """What the process took, from its start to its last report."""
+
+    cpu_seconds: float
+    gpu_seconds: float
+    peak_memory_bytes: int
+    peak_gpu_memory_bytes: int
+
+
 class JobFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
     """The challenger is judged, stored, and its reference rows with it."""
 
@@ -88,10 +104,36 @@ class JobInterrupted(msgspec.Struct, frozen=True, kw_only=True, tag="interrupted
     reason: str
 
 
-JobReport = Snapshotted | EpochTrained | NetworkTrained | JobFinished | JobUnfit | JobInterrupted
+JobReport = (
+    Snapshotted | EpochTrained | NetworkTrained | BatchHalved | ResourcesUsed | JobFinished | JobUnfit | JobInterrupted
+)
 
 _ORDERS = msgspec.json.Decoder(JobOrder)
 _REPORTS: msgspec.json.Decoder[JobReport] = msgspec.json.Decoder(JobReport)
+
+
+def describe_report(report: JobReport) -> str:
+    """Say a report in words, for the log of the job."""
+    match report:
+        case Snapshotted():
+            return (
+                f"{report.num_train_rows} labelled rows to train on, {report.num_gate_rows} to gate on; "
+                f"device {report.device}"
+            )
+        case EpochTrained():
+            metric = "" if report.metric is None else f", {report.metric_name} {report.metric:.4f}"
+            losses = f"loss {report.loss:.5f}, validation loss {report.validation_loss:.5f}"
+            return f"epoch {report.epoch}: {losses}{metric}, {report.seconds:.2f} s"
+        case NetworkTrained():
+            return f"trained for {report.num_epochs} epochs in {report.seconds:.2f} s"
+        case BatchHalved():
+            return f"memory was short ({report.reason}): begins again with {report.batch_rows} rows a step"
+        case ResourcesUsed():
+            return f"took {report.cpu_seconds:.1f} s of CPU, {report.peak_memory_bytes >> 20} MiB at most"
+        case JobFinished():
+            return report.verdict
+        case JobUnfit() | JobInterrupted():
+            return report.reason
 
 
 def encode_line(message: JobOrder | JobReport) -> bytes:

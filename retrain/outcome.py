@@ -15,6 +15,7 @@ import msgspec
 from retrain.claims import ClaimLog
 from retrain.open_job import OpenJob
 from retrain.order import (
+    BatchHalved,
     EpochTrained,
     JobFinished,
     JobInterrupted,
@@ -22,6 +23,7 @@ from retrain.order import (
     JobReport,
     JobUnfit,
     NetworkTrained,
+    ResourcesUsed,
     Snapshotted,
 )
 from retrain.promotion import ChampionChangedError, Roles
@@ -69,12 +71,27 @@ class Outcome:
                 job.record(None, **fields)
             case EpochTrained():
                 self._record_epoch(report)
+            case BatchHalved():
+                job.record("batch_halved", msgspec.structs.asdict(report))
+            case ResourcesUsed():
+                self._add_use(report)
             case NetworkTrained():
                 job.record("trained", msgspec.structs.asdict(report))
             case JobInterrupted():
                 self.interruption = report.reason
             case JobFinished() | JobUnfit():
                 self._last = report
+
+    def _add_use(self, report: ResourcesUsed) -> None:
+        """Time adds up over attempts; of memory the most counts."""
+        row = self._job.row
+        self._job.record(
+            None,
+            cpu_seconds=row.cpu_seconds + report.cpu_seconds,
+            gpu_seconds=row.gpu_seconds + report.gpu_seconds,
+            peak_memory_bytes=max(row.peak_memory_bytes, report.peak_memory_bytes),
+            peak_gpu_memory_bytes=max(row.peak_gpu_memory_bytes, report.peak_gpu_memory_bytes),
+        )
 
     def _record_epoch(self, report: EpochTrained) -> None:
         row = self._job.row

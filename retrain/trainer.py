@@ -15,9 +15,10 @@ from typing import Any
 
 import msgspec
 
-from retrain.claims import ClaimLog
+from retrain.claims import HEARTBEAT_S, ClaimLog
 from retrain.job_process import JobProcess
-from retrain.open_job import HEARTBEAT_S, OpenJob
+from retrain.limits import Machine
+from retrain.open_job import OpenJob
 from retrain.order import JobOrder
 from retrain.outcome import Outcome
 from retrain.promotion import Roles
@@ -29,20 +30,20 @@ from schemas.errors import Retryable
 from schemas.events import RetrainRequest
 from schemas.spec import PublishedSpec, RetrainSpec
 from store.client import ClickHouse
+from store.job_logs import LogLine, insert_log
 from store.jobs import OPEN_STATES, JobRow, insert_job, read_job, read_open_jobs
 from store.log import SpecFollower
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
-# A worker whose last sign of life is older is gone: three beats, and some for a busy machine.
-_LEASE_MS = int(4 * HEARTBEAT_S * 1000)
 _ADOPT_EVERY_S = 5.0
 # A job that ends its process three times under one trainer will do so again.
 _NUM_FAILURES_MAX = 3
 # And one that has ended as many trainers, too.
 _NUM_ATTEMPTS_MAX = 20
-_BACKOFF_S_MAX = 30.0
+# Not longer than a heartbeat: a worker that waits for the store is alive, and says so.
+_BACKOFF_S_MAX = HEARTBEAT_S
 
 
 class Trainer:
@@ -52,9 +53,11 @@ class Trainer:
         self._runtime = runtime
         self._clock = clock or SystemClock()
         self._worker = worker or f"train@{socket.gethostname()}"
+        self._machine = Machine.look()
         self._jobs: dict[str, OpenJob] = {}
         self._running: tuple[OpenJob, JobProcess, Outcome] | None = None
         self._adopted_s: float | None = None
+        self._beat_s: float | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop`; returns within five seconds, and leaves open jobs for whoever comes next."""
@@ -74,8 +77,10 @@ class Trainer:
 
     def step(self) -> None:
         """Take in requests, take up jobs that nobody holds, and move each job as far as it goes."""
+        self._beat()
         self._requests.drain(self._admit, _POLL_S)
         self._adopt_jobs()
+        self._cancel_jobs()
         self._roles.refresh()
         for job in list(self._jobs.values()):
             job.publish_pending()
@@ -110,6 +115,10 @@ class Trainer:
             updated_at=self._clock.now_ms(),
             reason="waits for a trainer to look at it",
         )
+        refusal = self._refuse(request.model)
+        if refusal:
+            insert_job(self._ch, msgspec.structs.replace(row, reason=f"waits for a worker: {refusal}"))
+            return
         insert_job(self._ch, row)
         self._take_up(row)
 
@@ -119,11 +128,19 @@ class Trainer:
         first = self._adopted_s is None
         if self._adopted_s is not None and now_s - self._adopted_s < _ADOPT_EVERY_S:
             return
+        self._claims.refresh()
         for row in read_open_jobs(self._ch):
-            silent = self._clock.now_ms() - row.updated_at > _LEASE_MS
-            if row.job_id not in self._jobs and (not row.worker or silent or (first and row.worker == self._worker)):
+            is_free = not row.worker or self._claims.has_lapsed(row.job_id)
+            is_ours = first and row.worker == self._worker
+            if row.job_id not in self._jobs and (is_free or is_ours) and not self._refuse(row.model):
                 self._take_up(row)
         self._adopted_s = now_s
+
+    def _refuse(self, model: str) -> str:
+        """Say why this machine cannot run a model's jobs, empty if it can; another worker may."""
+        published = self._find_spec(model)
+        resources = (published.spec.retrain if published else None) or RetrainSpec()
+        return self._machine.refuse(resources.resources)
 
     def _take_up(self, row: JobRow) -> None:
         self._claims.refresh()
@@ -137,6 +154,30 @@ class Trainer:
             row, attempt=attempt, worker=self._worker, sequence=sequence, state="waiting", reason=""
         )
         self._jobs[row.job_id] = OpenJob(row, self._ch, self._claims, self._clock)
+
+    def _beat(self) -> None:
+        """Say on the log that this worker has its jobs, and let go of those that another one has by now."""
+        now_s = self._clock.monotonic_s()
+        if self._beat_s is not None and now_s - self._beat_s < HEARTBEAT_S:
+            return
+        held = [job for job in self._jobs.values() if self._claims.holds(job.row.job_id, job.row.attempt)]
+        self._claims.beat([(job.row.job_id, job.row.model, job.row.attempt) for job in held])
+        self._beat_s = now_s
+        for job in [job for job in self._jobs.values() if job not in held]:
+            if self._running is not None and self._running[0] is job:
+                self._running[1].stop()
+                self._running = None
+            self._drop(job)
+
+    def _cancel_jobs(self) -> None:
+        self._claims.refresh()
+        for job in list(self._jobs.values()):
+            reason = self._claims.find_cancelled(job.row.job_id)
+            if reason and job.row.state in OPEN_STATES:
+                if self._running is not None and self._running[0] is job:
+                    self._running[1].stop()
+                    self._running = None
+                self._end(job, "cancelled", "cancelled", reason)
 
     # ── waiting ──────────────────────────────────────────────────────────────────────────────────
 
@@ -222,6 +263,7 @@ class Trainer:
         """Record what the process says; when it has ended, see how."""
         assert self._running is not None
         job, process, outcome = self._running
+        self._keep_log(job, process)
         outcome.hear(process.read_reports())
         if process.is_late() and not process.is_over():
             process.stop()
@@ -238,6 +280,13 @@ class Trainer:
         else:
             self._running = None
             self._try_again(job, outcome.interruption or f"its process {process.describe_end()}")
+
+    def _keep_log(self, job: OpenJob, process: JobProcess) -> None:
+        for at, text in process.read_printed():
+            job.num_lines += 1
+            job.unstored.append(LogLine(job.row.job_id, job.row.attempt, job.num_lines, at, text))
+        insert_log(self._ch, job.unstored)
+        job.unstored.clear()
 
     def _try_again(self, job: OpenJob, reason: str) -> None:
         """Repeat the attempt from the start under a new number, unless it has failed too often."""

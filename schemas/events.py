@@ -150,12 +150,16 @@ class RetrainRequest(msgspec.Struct, kw_only=True):
 
 
 RetrainEventType = Literal[
-    "claimed", "waiting", "started", "epoch", "trained", "evaluated", "promoted", "rejected", "failed", "cancelled"
-]
+    "claimed", "heartbeat", "waiting", "started", "resumed", "batch_halved", "epoch", "trained", "evaluated",
+    "promoted", "rejected", "failed", "cancel", "cancelled",
+]  # fmt: skip
 
 
 class RetrainEvent(msgspec.Struct, kw_only=True):
-    """One step of a job; of two claims on one attempt the first in the log wins."""
+    """One step of a job; of two claims on one attempt the first in the log wins.
+
+    `heartbeat` is a worker's sign of life; `cancel` asks whoever has the job to end it, with `reason` in its detail.
+    """
 
     job_id: str
     model: str

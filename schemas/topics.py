@@ -53,7 +53,8 @@ _DECLARED = [
     TopicSpec("measurements", 4, "delete", 7 * DAY_MS, "CreateTime", "model"),
     TopicSpec("alerts", 4, "delete", 7 * DAY_MS, "CreateTime", "model"),
     TopicSpec("retrain-requests", 4, "delete", 7 * DAY_MS, "CreateTime", "model"),
-    TopicSpec("retrain-events", 4, "delete", 7 * DAY_MS, "CreateTime", "job_id"),
+    # The broker's clock is the one that all workers share: a claim lapses by it.
+    TopicSpec("retrain-events", 4, "delete", 7 * DAY_MS, "LogAppendTime", "job_id"),
     # One partition and for ever: its order is the arbiter of who is champion.
     TopicSpec("models", 1, "delete", None, "CreateTime", "model"),
     TopicSpec("specs", 1, "compact", None, "CreateTime", "model/spec_version"),

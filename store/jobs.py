@@ -60,6 +60,10 @@ class JobRow(msgspec.Struct, kw_only=True):
     metrics: dict[str, float] = {}
     device: str = ""
     manual: bool = False
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    peak_gpu_memory_bytes: int = 0
     started_at: int | None = None
     finished_at: int | None = None
     updated_at: int = 0
@@ -109,6 +113,12 @@ def read_job(ch: ClickHouse, job_id: str) -> JobRow | None:
     sql = f"SELECT {_SELECTED} FROM jobs FINAL WHERE job_id = {{job_id:String}}"  # noqa: S608 - names of our columns
     rows = ch.query(sql, {"job_id": job_id})
     return _of_row(rows[0]) if rows else None
+
+
+def find_jobs(ch: ClickHouse, prefix: str) -> list[JobRow]:
+    """Return the jobs whose id begins so."""
+    sql = f"SELECT {_SELECTED} FROM jobs FINAL WHERE startsWith(job_id, {{prefix:String}}) ORDER BY requested_at"  # noqa: S608
+    return [_of_row(row) for row in ch.query(sql, {"prefix": prefix})]
 
 
 def read_open_jobs(ch: ClickHouse) -> list[JobRow]:

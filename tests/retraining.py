@@ -5,13 +5,16 @@ Rows go straight into the store, as the sink would have written them; requests, 
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from schemas.catalogue import PublishedSpec, encode_published
 from schemas.clock import SystemClock
@@ -21,20 +24,23 @@ from schemas.declarations import (
     FeatureSpec,
     ModelSpec,
     ReferenceSource,
+    ResourceSpec,
     RetrainSpec,
     WindowSpec,
     default_alerts,
     default_performance,
 )
-from schemas.events import Measurement, RetrainRequest, encode_event
+from schemas.events import Measurement, RetrainEvent, RetrainRequest, decode_event, encode_event
 from schemas.identity import request_id
 from schemas.texts import TextColumn
 from store.client import ClickHouse
 from store.events import insert_events
-from store.log import Producer, apply_topics
+from store.log import Producer, TopicReader, apply_topics
 from store.measurements import insert_measurements
 from store.migrations import migrate
-from tests.role_process import make_runtime
+from tests.brokers import available_brokers, make_broker
+from tests.clickhouses import EmbeddedClickHouse
+from tests.role_process import RoleProcess, make_runtime
 
 SIZE_MS = 1_000_000
 START_MS = 1_767_000_000_000
@@ -62,7 +68,7 @@ class World:
         migrate(ch)
         return cls(runtime, ch, "loans")
 
-    def publish_spec(self) -> PublishedSpec:
+    def publish_spec(self, version: int = 1, **resources: Any) -> PublishedSpec:
         spec = ModelSpec(
             model=self.model,
             task="binary",
@@ -71,10 +77,10 @@ class World:
             features={"amount": FeatureSpec(type="number"), "country": FeatureSpec(type="category")},
             performance=default_performance("binary"),
             alerts=default_alerts(),
-            retrain=RetrainSpec(),
+            retrain=RetrainSpec(resources=ResourceSpec(**resources)),
         )
         published = PublishedSpec(
-            spec=spec, spec_version=1, effective_from=0, published_at=0, reference_hash="r", reference_rows=1
+            spec=spec, spec_version=version, effective_from=0, published_at=0, reference_hash="r", reference_rows=1
         )
         self.send("specs", published.key, encode_published(published))
         return published
@@ -219,3 +225,55 @@ def wait_until(is_true: Callable[[], bool], timeout_s: float, what: str) -> None
     while not is_true():
         assert time.monotonic() < deadline_s, f"waited {timeout_s} s for {what}"
         time.sleep(0.05)
+
+
+START = Callable[..., RoleProcess]
+
+_NAMES = (f"retrain_{number}" for number in itertools.count())
+
+
+@pytest.fixture(scope="module")
+def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse"))
+    server.start()
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture(scope="module", params=available_brokers())
+def bootstrap(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    broker = make_broker(request.param, tmp_path_factory.mktemp("broker"))
+    broker.start()
+    yield broker.bootstrap
+    broker.stop()
+
+
+@pytest.fixture
+def world(bootstrap: str, clickhouse_url: str, tmp_path: Path) -> Iterator[World]:
+    made = World.make(bootstrap, clickhouse_url, next(_NAMES), tmp_path)
+    made.publish_spec()
+    yield made
+    made.ch.close()
+
+
+@pytest.fixture
+def start(world: World, tmp_path: Path) -> Iterator[START]:
+    """Starts a role; what still runs at the end is stopped, and must end in order."""
+    running: list[RoleProcess] = []
+
+    def begin(role: str, worker: str = "") -> RoleProcess:
+        running.append(RoleProcess(role, world.runtime, tmp_path / f"{role}-{len(running)}.log", worker))
+        return running[-1]
+
+    yield begin
+    for role in running:
+        print(f"--- {role.log_path.name}\n{role.log}")
+        if role.process.poll() is None:
+            assert role.stop(60) == 0
+
+
+def read_events(world: World, job_id: str) -> list[RetrainEvent]:
+    reader = TopicReader(world.runtime.kafka, world.runtime.topics("retrain-events"))
+    events = [decode_event(RetrainEvent, message.value or b"") for message in reader.read_to_end(20)]
+    reader.close()
+    return [event for event in events if event.job_id == job_id]

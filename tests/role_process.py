@@ -34,6 +34,39 @@ def make_runtime(
     )
 
 
+def make_environment(runtime: Runtime) -> dict[str, str]:
+    """Give the environment of a process of ours that is to work in these surroundings."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("DRIFTLOOP_")}
+    return (
+        ours
+        | format_kafka_options(runtime.kafka)
+        | {
+            "DRIFTLOOP_DATA": runtime.data,
+            "DRIFTLOOP_KAFKA_BOOTSTRAP_SERVERS": runtime.kafka.bootstrap_servers,
+            "DRIFTLOOP_CLICKHOUSE_URL": format_clickhouse_url(runtime.clickhouse),
+            "DRIFTLOOP_TOPIC_PREFIX": runtime.topics.prefix,
+            "DRIFTLOOP_PARTITIONS": str(runtime.num_partitions),
+            "DRIFTLOOP_ARTIFACTS": runtime.artifacts,
+            "DRIFTLOOP_PRIVACY_KEY": runtime.privacy_key.decode(),
+            "DO_NOT_TRACK": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+    )
+
+
+def run_command(runtime: Runtime, *arguments: str, timeout_s: float = 120.0) -> tuple[int, str, str]:
+    """Run one `driftloop` command there: (exit status, stdout, stderr)."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "driftloop", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        cwd=REPOSITORY,
+        env=make_environment(runtime),
+    )
+    return ended.returncode, ended.stdout, ended.stderr
+
+
 class RoleProcess:
     """One worker of a role, in a process group of its own; `worker` is its unique name, its output is in `log_path`."""
 
@@ -48,23 +81,12 @@ class RoleProcess:
     ) -> None:
         """`program` may be another one that runs a role; `more` goes into its environment."""
         self.log_path = log_path
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("DRIFTLOOP_")}
-        environment |= {
-            "DRIFTLOOP_DATA": runtime.data,
-            "DRIFTLOOP_KAFKA_BOOTSTRAP_SERVERS": runtime.kafka.bootstrap_servers,
-            "DRIFTLOOP_CLICKHOUSE_URL": format_clickhouse_url(runtime.clickhouse),
-            "DRIFTLOOP_TOPIC_PREFIX": runtime.topics.prefix,
-            "DRIFTLOOP_PARTITIONS": str(runtime.num_partitions),
-            "DRIFTLOOP_ARTIFACTS": runtime.artifacts,
-            "DRIFTLOOP_PRIVACY_KEY": runtime.privacy_key.decode(),
-            "DO_NOT_TRACK": "1",
-            "PYTHONUNBUFFERED": "1",
-        }
+        environment = make_environment(runtime)
         with log_path.open("a") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *program, role, *(["--worker", worker] if worker else [])],
                 cwd=REPOSITORY,
-                env=environment | format_kafka_options(runtime.kafka) | dict(more or {}),
+                env=environment | dict(more or {}),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

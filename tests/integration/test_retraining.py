@@ -2,76 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from pathlib import Path
-
 import msgspec
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from schemas.events import RetrainEvent, RoleMap, decode_event
+from schemas.events import RoleMap
 from store.artifacts import ArtifactFolder
 from store.log import TopicReader, publish_roles
 from store.reference import read_reference
 from store.versions import read_version
-from tests.brokers import available_brokers, make_broker
-from tests.clickhouses import EmbeddedClickHouse
-from tests.retraining import ROWS, SIZE_MS, START_MS, World, make_rows, wait_until
-from tests.role_process import RoleProcess
+from tests.retraining import (  # noqa: F401 - fixtures
+    ROWS,
+    SIZE_MS,
+    START,
+    START_MS,
+    World,
+    bootstrap,
+    clickhouse_url,
+    make_rows,
+    read_events,
+    start,
+    wait_until,
+    world,
+)
 
 # Two trainings and several processes with torch in them; a busy machine takes minutes.
 pytestmark = pytest.mark.timeout(900)
-
-_NAMES = (f"retrain_{number}" for number in itertools.count())
-
-
-@pytest.fixture(scope="module")
-def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse"))
-    server.start()
-    yield server.url
-    server.stop()
-
-
-@pytest.fixture(scope="module", params=available_brokers())
-def bootstrap(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    broker = make_broker(request.param, tmp_path_factory.mktemp("broker"))
-    broker.start()
-    yield broker.bootstrap
-    broker.stop()
-
-
-@pytest.fixture
-def world(bootstrap: str, clickhouse_url: str, tmp_path: Path) -> Iterator[World]:
-    made = World.make(bootstrap, clickhouse_url, next(_NAMES), tmp_path)
-    made.publish_spec()
-    yield made
-    made.ch.close()
-
-
-@pytest.fixture
-def start(world: World, tmp_path: Path) -> Iterator[object]:
-    """Starts a role; what still runs at the end is stopped, and must end in order."""
-    running: list[RoleProcess] = []
-
-    def begin(role: str) -> RoleProcess:
-        running.append(RoleProcess(role, world.runtime, tmp_path / f"{role}-{len(running)}.log"))
-        return running[-1]
-
-    yield begin
-    for role in running:
-        print(f"--- {role.log_path.name}\n{role.log}")
-        if role.process.poll() is None:
-            assert role.stop(60) == 0
-
-
-def read_events(world: World, job_id: str) -> list[RetrainEvent]:
-    reader = TopicReader(world.runtime.kafka, world.runtime.topics("retrain-events"))
-    events = [decode_event(RetrainEvent, message.value or b"") for message in reader.read_to_end(20)]
-    reader.close()
-    return [event for event in events if event.job_id == job_id]
 
 
 def read_predictions(world: World) -> list[tuple[bytes | None, dict[str, object]]]:
@@ -81,7 +38,7 @@ def read_predictions(world: World) -> list[tuple[bytes | None, dict[str, object]
     return found
 
 
-def test_request_waits_trains_promotes_and_the_scorer_swaps(world: World, start) -> None:  # type: ignore[no-untyped-def]
+def test_request_waits_trains_promotes_and_the_scorer_swaps(world: World, start: START) -> None:
     start("train")
     scorer = start("score")
     for number in (0, 1):
@@ -110,7 +67,7 @@ def test_request_waits_trains_promotes_and_the_scorer_swaps(world: World, start)
     assert str(job["verdict"]).startswith("Passed: AUC 0.")
 
     # Every step is on the log, in order, and a row.
-    kinds = [event.type for event in read_events(world, job_id)]
+    kinds = [event.type for event in read_events(world, job_id) if event.type != "heartbeat"]
     steps = list(dict.fromkeys(kinds))
     assert steps == ["claimed", "waiting", "started", "epoch", "trained", "evaluated", "promoted"]
     assert kinds.count("claimed") == kinds.count("started") == kinds.count("promoted") == 1
@@ -159,7 +116,7 @@ def test_request_waits_trains_promotes_and_the_scorer_swaps(world: World, start)
     assert all(event == before[event["record_id"]] for event in again)
 
 
-def test_worse_challenger_is_refused_and_the_champion_stays(world: World, start) -> None:  # type: ignore[no-untyped-def]
+def test_worse_challenger_is_refused_and_the_champion_stays(world: World, start: START) -> None:
     """Windows before the change: the old model is as good as any, so nothing may replace it."""
     for number in (0, 1):
         world.store_window(number, share_labelled=1.0)
@@ -174,7 +131,7 @@ def test_worse_challenger_is_refused_and_the_champion_stays(world: World, start)
     assert world.ch.query("SELECT version, job_id FROM versions") == [("1", job_id)]
 
 
-def test_trainer_killed_in_the_middle_of_a_job_completes_it_once(world: World, start) -> None:  # type: ignore[no-untyped-def]
+def test_trainer_killed_in_the_middle_of_a_job_completes_it_once(world: World, start: START) -> None:
     for number in (0, 1, 2, 3):
         world.store_window(number, share_labelled=1.0)
     trainer = start("train")
@@ -192,7 +149,7 @@ def test_trainer_killed_in_the_middle_of_a_job_completes_it_once(world: World, s
     assert world.ch.query("SELECT epoch, count() FROM roles GROUP BY epoch") == [(1, 2)]
 
 
-def test_lost_race_for_the_roles_is_decided_again(world: World, start) -> None:  # type: ignore[no-untyped-def]
+def test_lost_race_for_the_roles_is_decided_again(world: World, start: START) -> None:
     """Someone names the outside model champion by hand first: the job's map comes second, and takes the next epoch."""
     by_hand = RoleMap(model=world.model, epoch=1, roles={"champion": "external"}, at=0, changed_at=0, reason="by hand")
     assert publish_roles(world.runtime.kafka, world.runtime.topics, by_hand)
