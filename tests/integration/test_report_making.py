@@ -5,14 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import msgspec
 import pytest
 
+from schemas.connections import ClickHouseConnection
 from schemas.events import Alert, Measurement
 from schemas.spec import AlertRule, ModelHistory, PublishedSpec, encode_published
 from store.alerts import insert_alerts
@@ -23,6 +28,7 @@ from streams.report_making import ReportMaker
 from streams.report_process import ReportedAlert, ReportProcess, ReportTask
 from tests import truth
 from tests.integration.test_measuring import SIZE_MS, START_MS, World
+from tests.role_process import REPOSITORY
 from tests.stored import run_store
 
 DAY_MS = 86_400_000
@@ -170,3 +176,42 @@ def test_a_process_that_hangs_is_ended_at_its_deadline_or_when_the_monitor_stops
     assert not waiting.is_alive()
     assert reasons == ["it took longer than 1 s and was ended", "the monitor stops"]
     assert process.run(make_task(world), 1.0) == "the monitor stops"
+
+
+# As the monitor does it, with the task from standard input.
+PARENT = """
+import sys, msgspec
+from streams.report_process import ReportProcess, ReportTask
+print(ReportProcess().run(msgspec.json.decode(sys.stdin.buffer.read(), type=ReportTask), 100.0))
+"""
+
+
+def test_a_process_ends_with_a_monitor_that_is_killed(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        # A store that never answers holds the process for two minutes.
+        task = msgspec.structs.replace(
+            make_task(world), clickhouse=ClickHouseConnection(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        )
+        parent = subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, cwd=REPOSITORY)
+        assert parent.stdin is not None
+        parent.stdin.write(msgspec.json.encode(task))
+        parent.stdin.close()
+        # It asks: so it runs.
+        silent.settimeout(60)
+        asked, _ = silent.accept()
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+        assert len(children) == 1
+        parent.kill()
+        parent.wait(10)
+        deadline_s = time.monotonic() + 30
+        while runs(children[0]):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        asked.close()
+
+
+def runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
