@@ -191,7 +191,7 @@ class Notifier:
         return {
             key: link_report(public, each.model, each.alert_id)
             for key, each in alerts.items()
-            if not each.segment and each.rule in rules.get(each.model, ())
+            if each.rule in rules.get(each.model, ())
         }
 
     def _offer(self, who: Subscription, one: Told, name: str, body: bytes, finish: Callable[[], None]) -> None:

@@ -37,9 +37,15 @@ class UnreportedAlert(NamedTuple):
 
     model: str
     rule: str
+    segment: str
     alert_id: str
     transition_id: str
     first_window_start: int
+
+
+def name_rows(segment: str) -> str:
+    """Give the segment that an alert's report is of: one about a whole key, as of fairness, is about all rows."""
+    return segment if "=" in segment else ""
 
 
 def insert_reports(ch: ClickHouse, reports: Sequence[StoredReport]) -> None:
@@ -83,25 +89,24 @@ def link_report(public: ClickHouseConnection, model: str, alert_id: str) -> str:
 
 
 def read_unreported(ch: ClickHouse, since_ms: int, num_max: int = 1000) -> list[UnreportedAlert]:
-    """Return alerts of all rows (of no segment) that fired since then and have no report, those first that fired first.
+    """Return alerts that fired since then and have no report: those of all rows first, and what fired first.
 
-    The newest `num_max` at most.
+    At most `num_max` of them.
     """
     rows = ch.query(
         """
-        SELECT model, rule, alert_id, argMinIf(transition_id, at, state = 'firing'),
+        SELECT model, rule, segment, alert_id, argMinIf(transition_id, at, state = 'firing'),
                toUnixTimestamp64Milli(min(window_start)), minIf(at, state = 'firing') AS fired_at
         FROM alerts FINAL
-        WHERE segment = ''
-          AND (model, alert_id) IN (
+        WHERE (model, alert_id) IN (
               SELECT model, alert_id FROM alerts
               WHERE state = 'firing' AND at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC')
           )
           AND (model, alert_id) NOT IN (SELECT model, alert_id FROM reports)
-        GROUP BY model, rule, alert_id
-        ORDER BY fired_at DESC, model, alert_id
+        GROUP BY model, rule, segment, alert_id
+        ORDER BY segment != '', fired_at, model, alert_id
         LIMIT {limit:UInt32}
         """,
         {"since": since_ms, "limit": num_max},
     )
-    return [UnreportedAlert(*row[:5]) for row in rows][::-1]
+    return [UnreportedAlert(*row[:6]) for row in rows]

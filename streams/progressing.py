@@ -153,13 +153,17 @@ class _Followers:
     async def _report(self, workbench: Workbench) -> None:
         """Have reports made that are missing; what goes wrong there is no trouble of those who measure."""
         loop = asyncio.get_running_loop()
+        pause_s = _REPORT_PAUSE_S
         while True:
-            await asyncio.sleep(_REPORT_PAUSE_S)
+            await asyncio.sleep(pause_s)
+            pause_s = _REPORT_PAUSE_S
             try:
                 found = await loop.run_in_executor(self._reporters, workbench.find_reports, set(self._wakes))
-                for each in found:
+                if found:
                     await self._wait_for_rest()
-                    await loop.run_in_executor(self._reporters, workbench.make_report, each)
+                    await loop.run_in_executor(self._reporters, workbench.make_report, found[0])
+                # What is more urgent than the rest may have fired meanwhile.
+                pause_s = 0.0 if len(found) > 1 else _REPORT_PAUSE_S
             except Retryable as error:
                 log.warning("reports are not made and are in %g s: %s", _REPORT_PAUSE_S, error)
             except Exception:

@@ -16,11 +16,11 @@ import threading
 import msgspec
 
 from schemas.clock import SystemClock
-from schemas.errors import DriftloopError
+from schemas.errors import DriftloopError, Retryable
 from schemas.spec import decode_published
 from store.client import ClickHouse
 from store.reports import StoredReport, insert_reports
-from streams.report_process import ReportTask
+from streams.report_process import AWAY, ReportTask
 
 _STDIN = 0
 # Below everything else that wants the processor.
@@ -38,7 +38,7 @@ def run_task(task: ReportTask) -> None:
     published = decode_published(task.published)
     ch = ClickHouse(task.clickhouse)
     try:
-        html = report_window(ch, published, task.window_start)
+        html = report_window(ch, published, task.window_start, segment=task.segment)
         end = task.window_start + published.window_size_ms
         now = SystemClock().now_ms()
         # One at a time: each has megabytes.
@@ -50,7 +50,7 @@ def run_task(task: ReportTask) -> None:
 
 
 def main() -> int:
-    """Do the one task; 0 when it is stored."""
+    """Do the one task; 0 when it is stored, `AWAY` when the store is away."""
     # Ctrl-C reaches the whole group, and it is the monitor that ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS)
@@ -62,7 +62,7 @@ def main() -> int:
         run_task(task)
     except DriftloopError as error:
         print(error, file=sys.stderr)
-        return 1
+        return AWAY if isinstance(error, Retryable) else 1
     return 0
 
 

@@ -14,7 +14,7 @@ from schemas.clock import Clock
 from schemas.declarations import DAY_MS
 from schemas.spec import ModelHistory, PublishedSpec, encode_published
 from store.client import ClickHouse
-from store.reports import read_unreported
+from store.reports import name_rows, read_unreported
 from store.windows import read_measured_windows
 from streams.logic.policy import name_rules
 from streams.report_process import ReportedAlert, ReportProcess, ReportTask
@@ -29,15 +29,17 @@ _NUM_ATTEMPTS_MAX = 3
 # After the first failure, and four times as long after the next.
 _BACKOFF_S = 10.0
 
-_Window = tuple[str, int]
+# A model, a window by its start, and a segment.
+_Subject = tuple[str, int, str]
 
 
 @dataclass(frozen=True, slots=True)
 class MissingReport:
-    """A window (its start in epoch ms) that a report is to be made of, for all alerts that began in it."""
+    """A window (its start in epoch ms) that a report is to be made of, for all alerts of a segment that began there."""
 
     published: PublishedSpec
     window_start: int
+    segment: str
     alerts: list[ReportedAlert]
 
 
@@ -55,10 +57,12 @@ class ReportMaker:
         self._clock = clock
         self._timeout_s = timeout_s
         self._process = ReportProcess()
-        self._failures: dict[_Window, _Failures] = {}
+        self._failures: dict[_Subject, _Failures] = {}
 
     def find(self, histories: Mapping[str, ModelHistory]) -> list[MissingReport]:
-        """Return the reports of the models that are due: of windows whose rows are measured, so stored, oldest first.
+        """Return the reports of the models that are due: of windows whose rows are measured, so stored.
+
+        Those of all rows come first, and what fired first.
 
         Those that failed wait for their time, or for ever after the last attempt. Raises `Retryable`.
         """
@@ -70,34 +74,41 @@ class ReportMaker:
         }
         if not wanted:
             return []
-        windows: dict[_Window, list[ReportedAlert]] = {}
+        found: dict[_Subject, list[ReportedAlert]] = {}
         for each in read_unreported(self._ch, self._clock.now_ms() - _AGE_MS_MAX):
             if (each.model, each.rule) in wanted:
                 alert = ReportedAlert(each.alert_id, each.transition_id)
-                windows.setdefault((each.model, each.first_window_start), []).append(alert)
-        self._failures = {window: each for window, each in self._failures.items() if window in windows}
+                found.setdefault((each.model, each.first_window_start, name_rows(each.segment)), []).append(alert)
+        self._failures = {subject: each for subject, each in self._failures.items() if subject in found}
         return [
-            MissingReport(histories[model].in_force(start), start, alerts)
-            for (model, start), alerts in windows.items()
-            if self._is_due((model, start)) and self._is_measured(model, start)
+            MissingReport(histories[model].in_force(start), start, segment, alerts)
+            for (model, start, segment), alerts in found.items()
+            if self._is_due((model, start, segment)) and self._is_measured(model, start)
         ]
 
     def make(self, missing: MissingReport) -> None:
-        """Make a report in a process of its own and wait for it; what goes wrong is logged and remembered."""
+        """Make a report in a process of its own and wait for it; what goes wrong is logged and remembered.
+
+        Raises `Retryable` when the store is away, which is no failure of this report.
+        """
         model, started_s = missing.published.model, self._clock.monotonic_s()
         names = ", ".join(alert.alert_id[:12] for alert in missing.alerts)
         task = ReportTask(
-            self._ch.connection, encode_published(missing.published), missing.window_start, missing.alerts
+            self._ch.connection,
+            encode_published(missing.published),
+            missing.window_start,
+            missing.segment,
+            missing.alerts,
         )
         reason = self._process.run(task, self._timeout_s)
         took_s = self._clock.monotonic_s() - started_s
         if not reason:
             log.info("%s: the report of alert %s is stored (%.1f s)", model, names, took_s)
             return
-        window = (model, missing.window_start)
-        num = self._failures[window].num + 1 if window in self._failures else 1
+        subject = (model, missing.window_start, missing.segment)
+        num = self._failures[subject].num + 1 if subject in self._failures else 1
         pause_s = _BACKOFF_S * 4 ** (num - 1)
-        self._failures[window] = _Failures(num, self._clock.monotonic_s() + pause_s)
+        self._failures[subject] = _Failures(num, self._clock.monotonic_s() + pause_s)
         then = f"again in {pause_s:g} s" if num < _NUM_ATTEMPTS_MAX else "it is not tried again"
         log.warning("%s: the report of alert %s is not made: %s; %s", model, names, reason, then)
 
@@ -105,8 +116,8 @@ class ReportMaker:
         """End the process that runs, if any; none is started from now on."""
         self._process.close()
 
-    def _is_due(self, window: _Window) -> bool:
-        failures = self._failures.get(window)
+    def _is_due(self, subject: _Subject) -> bool:
+        failures = self._failures.get(subject)
         return failures is None or (failures.num < _NUM_ATTEMPTS_MAX and self._clock.monotonic_s() >= failures.next_s)
 
     def _is_measured(self, model: str, start: int) -> bool:

@@ -17,6 +17,10 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from schemas.connections import ClickHouseConnection
+from schemas.errors import Retryable
+
+# How the process ends when the store is away.
+AWAY = os.EX_TEMPFAIL
 
 # What is told of a failure: the end of a traceback is its reason.
 _ERROR_BYTES_MAX = 2_000
@@ -33,12 +37,13 @@ class ReportedAlert(NamedTuple):
 class ReportTask(msgspec.Struct, frozen=True):
     """What a process is to do: the window that starts then (epoch ms), as a report for each of the alerts.
 
-    `published` is the spec in force there, encoded.
+    `published` is the spec in force there, encoded; `segment` (empty: all rows) is what the alerts are about.
     """
 
     clickhouse: ClickHouseConnection
     published: bytes
     window_start: int
+    segment: str
     alerts: list[ReportedAlert]
 
 
@@ -59,7 +64,7 @@ class ReportProcess:
     def run(self, task: ReportTask, timeout_s: float) -> str:
         """Make the report and return when it is stored: an empty text, or the reason why it is not.
 
-        A process that takes longer than `timeout_s` is ended.
+        A process that takes longer than `timeout_s` is ended. Raises `Retryable` when the store is away.
         """
         # Without a name: nothing is left of it, however this process ends.
         with tempfile.TemporaryFile() as errors:
@@ -84,7 +89,9 @@ class ReportProcess:
                     self._process = None
             if status and self._is_closed:
                 return "the monitor stops"
-            return "" if status == 0 else _describe(status, errors)
+            if status == AWAY:
+                raise Retryable(_read_last_line(errors))
+            return "" if status == 0 else f"its process ended with status {status}: {_read_last_line(errors)}"
 
     def close(self) -> None:
         """End the process that runs, if any; none is started from now on."""
@@ -110,8 +117,8 @@ class ReportProcess:
             return self._process
 
 
-def _describe(status: int, errors: BinaryIO) -> str:
-    end = errors.seek(0, 2)
+def _read_last_line(errors: BinaryIO) -> str:
+    end = errors.seek(0, os.SEEK_END)
     errors.seek(max(0, end - _ERROR_BYTES_MAX))
     lines = [line.strip() for line in errors.read().decode(errors="replace").splitlines() if line.strip()]
-    return f"its process ended with status {status}{': ' + lines[-1] if lines else ''}"
+    return lines[-1] if lines else "it said nothing"

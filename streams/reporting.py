@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from measures.drift import Kind
@@ -19,17 +20,26 @@ from streams.logic.distances import find_column, list_features, list_outputs
 from streams.logic.rows import Coded, Rows, from_reference, from_window
 
 
-def report_window(ch: ClickHouse, published: PublishedSpec, start_ms: int, version: str = "") -> str:
+def report_window(ch: ClickHouse, published: PublishedSpec, start_ms: int, version: str = "", segment: str = "") -> str:
     """Return the HTML report of the window that starts then, with the outputs of a version, else of the largest.
 
-    Of all rows that are stored, or of the sample that is measured. ConfigurationError where there are none.
+    Of all rows that are stored, or of the sample that is measured; with `segment`, such as "country=DE", of its rows on
+    both sides. ConfigurationError where there are none.
     """
     spec, end_ms = published.spec, start_ms + published.window_size_ms
     source = input_source(ch, spec.model, start_ms, end_ms)
-    rows = from_window(read_window(ch, spec.model, start_ms, end_ms, source, limit=spec.exact_rows))
+    key = segment.partition("=")[0]
+    known = published.segment_values.get(key, [])
+    rows = from_window(
+        read_window(
+            ch, spec.model, start_ms, end_ms, source,
+            limit=spec.exact_rows, segment=segment or None, segment_values=known,
+        )
+    )  # fmt: skip
     if not len(rows):
+        of = f"{spec.model!r}, {segment}," if segment else f"{spec.model!r}"
         raise ConfigurationError(
-            f"no rows of {spec.model!r} are stored from {format_instant(start_ms)} on",
+            f"no rows of {of} are stored from {format_instant(start_ms)} on",
             key="--window",
             remedy="driftloop models shows the last measured window",
         )
@@ -42,7 +52,10 @@ def report_window(ch: ClickHouse, published: PublishedSpec, start_ms: int, versi
     )  # fmt: skip
     features, told = list_features(spec), list_outputs(spec)
     window = _tabulate(rows, features).merge(_tabulate(outputs, told), how="left", on="record_id")
-    reference = _tabulate(from_reference(read_reference(ch, published.reference_hash), []), [*features, *told])
+    compared = from_reference(read_reference(ch, published.reference_hash), [key] if segment else [])
+    if segment:
+        compared = compared.take(compared.split({key: known}).get(segment, np.zeros(0, np.int64)))
+    reference = _tabulate(compared, [*features, *told])
     numbers = [name for name, kind in [*features, *told] if kind == "number"]
     categories = [name for name, kind in [*features, *told] if kind == "category"]
     return make_report(reference, window, numbers, categories, spec.drift.method)

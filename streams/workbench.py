@@ -75,7 +75,10 @@ class Workbench:
         return self._reports.find(self._read_histories(models))
 
     def make_report(self, missing: MissingReport) -> None:
-        """Make a report, in a process of its own; what goes wrong is logged. For the thread that finds them."""
+        """Make a report, in a process of its own; what goes wrong is logged. For the thread that finds them.
+
+        Raises `Retryable` when the store is away.
+        """
         self._reports.make(missing)
 
     def take_over(self, model: str) -> None:

@@ -14,7 +14,7 @@ from schemas.errors import ConfigurationError
 from schemas.instants import format_instant
 from store.alerts import read_transitions
 from store.client import ClickHouse
-from store.reports import read_report
+from store.reports import name_rows, read_report
 from store.windows import read_newest_window
 
 
@@ -38,14 +38,14 @@ def report(context: Context, model: str, window: int | None, alert: str, version
     from streams.reporting import report_window
 
     runtime = context.settings.runtime
-    history = read_history(runtime, model)
+    history, segment = read_history(runtime, model), ""
     with open_store(runtime) as store:
         if alert:
             stored = None if version else read_report(store, model, alert)
             if stored is not None:
                 write_page(stored.html, model, stored.window_start, stored.window_end, output)
                 return
-            window = find_window(store, model, alert)
+            window, segment = find_window(store, model, alert)
         elif window is None:
             window = read_newest_window(store, model)
         if window is None:
@@ -57,7 +57,7 @@ def report(context: Context, model: str, window: int | None, alert: str, version
         published = history.in_force(window)
         origin_ms, size_ms = published.spec.windows.origin_ms, published.window_size_ms
         start_ms = (window - origin_ms) // size_ms * size_ms + origin_ms
-        html = report_window(store, published, start_ms, version)
+        html = report_window(store, published, start_ms, version, segment)
     write_page(html, model, start_ms, start_ms + size_ms, output)
 
 
@@ -70,11 +70,14 @@ def write_page(html: str, model: str, start_ms: int, end_ms: int, output: Path |
     click.echo(f"{place}: the window from {format_instant(start_ms)} to {format_instant(end_ms)}")
 
 
-def find_window(store: ClickHouse, model: str, alert: str) -> int:
-    """Return the start of the window in which an alert of the model began; ConfigurationError if there is none."""
+def find_window(store: ClickHouse, model: str, alert: str) -> tuple[int, str]:
+    """Return the start of the window in which an alert of the model began, and the segment whose rows it is about.
+
+    ConfigurationError if there is no such alert.
+    """
     changes = read_transitions(store, model, [alert])
     if not changes:
         raise ConfigurationError(
             f"{model!r} has no alert {alert!r}", key="--alert", remedy="driftloop alerts --all --json shows their ids"
         )
-    return min(each.window_start for each in changes)
+    return min(each.window_start for each in changes), name_rows(changes[0].segment)

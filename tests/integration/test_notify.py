@@ -275,7 +275,7 @@ def test_a_notification_links_to_the_report_of_its_alert(
     notifier = RoleProcess("notify", runtime, tmp_path / "notify.log", more=public)
     try:
         alert = _send(runtime, model="fraud", rule="harm")
-        for others in ({"rule": "drift"}, {"rule": "harm", "segment": "country=DE"}, {"model": "m", "rule": "harm"}):
+        for others in ({"rule": "drift"}, {"rule": "fairness", "segment": "country"}, {"model": "m", "rule": "harm"}):
             _send(runtime, **{"model": "fraud", **others})
         _wait_until(lambda: len(receiver.requests["/linked"]) == 4, f"{tmp_path}/notify.log")
         told = [json.loads(body)["alerts"][0]["annotations"] for _, _, body in receiver.requests["/linked"]]

@@ -47,6 +47,25 @@ def count_drifted(html: str) -> int:
     return int(found.group(1))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_report_of_a_segment_is_of_its_rows_on_both_sides(world: World) -> None:
+    html = report_window(world.ch, world.published, START_MS, segment="country=US")
+    assert "amount" in html
+    assert not any(f'"{other}"' in html for other in ("DE", "FR", "JP"))
+    reference, window = (side[side.country == "US"] for side in (world.truth.reference, world.truth.stream))
+    window = window[window.ts < START_MS + SIZE_MS]
+    assert count_rows(html) == (len(window), len(reference))
+    with pytest.raises(ConfigurationError, match="no rows of 'credit', country=XX, are stored"):
+        report_window(world.ch, world.published, START_MS, segment="country=XX")
+
+
+def count_rows(html: str) -> tuple[int, int]:
+    """How many rows the report has of the window and of the reference."""
+    found = re.search(r'\["number of rows", "(\d+)", "(\d+)"\]', html)
+    assert found is not None
+    return int(found.group(1)), int(found.group(2))
+
+
 def test_a_window_without_rows_is_refused(world: World) -> None:
     with pytest.raises(ConfigurationError, match="no rows of 'credit' are stored"):
         report_window(world.ch, world.published, START_MS + 10 * SIZE_MS)

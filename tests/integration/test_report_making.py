@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from schemas.connections import ClickHouseConnection
+from schemas.errors import Retryable
 from schemas.events import Alert, Measurement
 from schemas.spec import AlertRule, ModelHistory, PublishedSpec, encode_published
 from store.alerts import insert_alerts
@@ -84,10 +85,12 @@ def mark_measured(world: World, window: int) -> None:
     insert_measurements(world.ch, [marker])
 
 
-def find(maker: ReportMaker, published: PublishedSpec) -> list[tuple[int, list[str]]]:
-    """The windows (by number) that reports are to be made of, and for which alerts."""
+def find(maker: ReportMaker, published: PublishedSpec) -> list[tuple[int, str, list[str]]]:
+    """The windows (by number) and segments that reports are to be made of, and for which alerts."""
     found = maker.find({published.model: ModelHistory([published])})
-    return [((each.window_start - START_MS) // SIZE_MS, [alert[0] for alert in each.alerts]) for each in found]
+    return [
+        ((each.window_start - START_MS) // SIZE_MS, each.segment, [alert[0] for alert in each.alerts]) for each in found
+    ]
 
 
 def test_what_has_fired_lately_and_is_measured_gets_one_of_the_window_in_which_it_began(world: World) -> None:
@@ -98,17 +101,20 @@ def test_what_has_fired_lately_and_is_measured_gets_one_of_the_window_in_which_i
     tell(world, "harm", "firing", 0, rule="harm", at=NOW_MS + 1)
     tell(world, "over", "firing", 1, at=NOW_MS)
     tell(world, "over", "resolved", 2, at=NOW_MS + 3)
-    tell(world, "of a segment", "firing", 1, segment="country=DE")
+    tell(world, "of a segment", "firing", 1, segment="country=DE", at=NOW_MS - 1)
+    tell(world, "of a key", "firing", 1, segment="country", rule="fairness")
     tell(world, "of old", "firing", 1, at=NOW_MS - 4 * DAY_MS)
     tell(world, "of others", "firing", 1, model="other")
     assert find(maker, world.published) == []
     mark_measured(world, 1)
-    assert find(maker, world.published) == [(1, ["over"])]
+    assert find(maker, world.published) == [(1, "", ["over"]), (1, "country=DE", ["of a segment"])]
     mark_measured(world, 0)
-    assert find(maker, world.published) == [(1, ["over"]), (0, ["harm", "lasting"])]
+    assert find(maker, world.published) == [
+        (1, "", ["over"]), (0, "", ["harm", "lasting"]), (1, "country=DE", ["of a segment"]),
+    ]  # fmt: skip
     rules = [AlertRule(when="harm", severity="high"), AlertRule(when="drift", severity="info", report=False)]
     told = msgspec.structs.replace(world.published, spec=msgspec.structs.replace(world.published.spec, alerts=rules))
-    assert find(maker, told) == [(0, ["harm"])]
+    assert find(maker, told) == [(0, "", ["harm"])]
 
 
 def test_a_report_that_fails_is_tried_three_times_with_growing_pauses(
@@ -152,7 +158,7 @@ def test_alerts_of_a_window_share_its_page(world: World) -> None:
 
 
 def make_task(world: World) -> ReportTask:
-    return ReportTask(world.connection, encode_published(world.published), START_MS, [ReportedAlert("a1", "t1")])
+    return ReportTask(world.connection, encode_published(world.published), START_MS, "", [ReportedAlert("a1", "t1")])
 
 
 def test_a_process_that_hangs_is_ended_at_its_deadline_or_when_the_monitor_stops(world: World) -> None:
@@ -176,6 +182,13 @@ def test_a_process_that_hangs_is_ended_at_its_deadline_or_when_the_monitor_stops
     assert not waiting.is_alive()
     assert reasons == ["it took longer than 1 s and was ended", "the monitor stops"]
     assert process.run(make_task(world), 1.0) == "the monitor stops"
+
+
+def test_a_store_that_is_away_is_no_failure_of_the_report(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        nobody = ClickHouseConnection(f"http://127.0.0.1:{server.getsockname()[1]}")
+    with pytest.raises(Retryable, match="is not reachable"):
+        ReportProcess().run(msgspec.structs.replace(make_task(world), clickhouse=nobody), 100.0)
 
 
 # As the monitor does it, with the task from standard input.
