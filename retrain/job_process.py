@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -40,15 +40,20 @@ class Printed(NamedTuple):
 
 
 class JobProcess:
-    """One running job; `read_reports` brings what it has said since, `is_over` whether it has ended."""
+    """One running job; `read_reports` brings what it has said since, `is_over` whether it has ended.
 
-    def __init__(self, order: JobOrder, timeout_s: float, clock: Clock) -> None:
+    `program` are the interpreter's arguments: another one may run the job in several processes.
+    """
+
+    def __init__(
+        self, order: JobOrder, timeout_s: float, clock: Clock, program: Sequence[str] = ("-m", "retrain.job")
+    ) -> None:
         self._clock = clock
         self._deadline_s = clock.monotonic_s() + timeout_s
         self._reports: queue.Queue[JobReport] = queue.Queue(_NUM_REPORTS_MAX)
         self._printed: deque[Printed] = deque(maxlen=_NUM_LINES_MAX)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "retrain.job"],
+            [sys.executable, *program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -75,6 +80,11 @@ class JobProcess:
     def pid(self) -> int:
         """The process's id."""
         return self._process.pid
+
+    @property
+    def name(self) -> str:
+        """The process, in words."""
+        return f"process {self.pid}"
 
     def read_reports(self) -> list[JobReport]:
         """Return what the process has reported since the last call, in order; returns at once."""
@@ -105,8 +115,8 @@ class JobProcess:
         """Say how the process ended, in words."""
         status = self._process.returncode
         if status is not None and status < 0:
-            return f"was ended by {signal.Signals(-status).name}"
-        return f"ended with status {status}"
+            return f"its process was ended by {signal.Signals(-status).name}"
+        return f"its process ended with status {status}"
 
     def stop(self) -> None:
         """End the process, with SIGKILL if it must be; returns when it is gone."""

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from retrain.claims import HEARTBEAT_S, ClaimLog
-from retrain.job_process import JobProcess
+from retrain.launching import RunningJob, start_job
 from retrain.limits import Machine
 from retrain.open_job import OpenJob
 from retrain.order import JobOrder
@@ -55,7 +55,7 @@ class Trainer:
         self._worker = worker or f"train@{socket.gethostname()}"
         self._machine = Machine.look()
         self._jobs: dict[str, OpenJob] = {}
-        self._running: tuple[OpenJob, JobProcess, Outcome] | None = None
+        self._running: tuple[OpenJob, RunningJob, Outcome] | None = None
         self._adopted_s: float | None = None
         self._beat_s: float | None = None
 
@@ -253,11 +253,10 @@ class Trainer:
             artifacts=str(Path(self._runtime.artifacts).resolve()),
             **ranges._asdict(),
         )
-        timeout_ms = (published.spec.retrain or RetrainSpec()).resources.timeout_ms
-        process = JobProcess(order, timeout_ms / 1000, self._clock)
+        running = start_job(order, self._clock)
         outcome = Outcome(job, order, self._ch, self._claims, self._roles, self._clock)
-        self._running = (job, process, outcome)
-        log.info("job %s of model %s runs as process %d", order.job_id[:12], order.model, process.pid)
+        self._running = (job, running, outcome)
+        log.info("job %s of model %s runs as %s", order.job_id[:12], order.model, running.name)
 
     def _follow_running(self) -> None:
         """Record what the process says; when it has ended, see how."""
@@ -279,9 +278,9 @@ class Trainer:
             self._forget(job)
         else:
             self._running = None
-            self._try_again(job, outcome.interruption or f"its process {process.describe_end()}")
+            self._try_again(job, outcome.interruption or process.describe_end())
 
-    def _keep_log(self, job: OpenJob, process: JobProcess) -> None:
+    def _keep_log(self, job: OpenJob, process: RunningJob) -> None:
         for at, text in process.read_printed():
             job.num_lines += 1
             job.unstored.append(LogLine(job.row.job_id, job.row.attempt, job.num_lines, at, text))

@@ -18,6 +18,7 @@ FeatureType = Literal["number", "boolean", "category", "text", "embedding", "ima
 Policy = Literal["drop", "hash", "mask"]
 Severity = Literal["info", "low", "high", "critical"]
 RuleName = Literal["harm", "drift", "fairness"]
+LauncherName = Literal["local", "torchrun", "kubernetes"]
 
 NUMERIC_TYPES: tuple[FeatureType, ...] = ("number", "boolean")
 
@@ -181,10 +182,11 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResourceSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a training job may use; None: no limit of its own."""
+    """What a training job may use; None: no limit of its own, of `processes` one a GPU, else one."""
 
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     gpus: int = 1
+    processes: int | None = None
     gpu_memory_bytes: int | None = None
     cpus: int | None = None
     memory_bytes: int | None = None
@@ -214,6 +216,26 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
     deterministic: bool = False
 
 
+class TolerationSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A taint of nodes that a pod puts up with, in Kubernetes' own words."""
+
+    key: str | None = None
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
+class KubernetesSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and as what a job's pod runs; None: the trainer's namespace, the namespace's service account, no claim."""
+
+    image: str
+    namespace: str | None = None
+    service_account: str | None = None
+    node_selector: dict[str, str] = {}
+    tolerations: list[TolerationSpec] = []
+    artifacts_claim: str | None = None
+
+
 class RetrainSpec(msgspec.Struct, frozen=True, kw_only=True):
     """When and how a model is trained anew; `architecture` is one of `ARCHITECTURES` or the user's `module:factory`."""
 
@@ -222,7 +244,9 @@ class RetrainSpec(msgspec.Struct, frozen=True, kw_only=True):
     architecture: str = "auto"
     seed: int = 0
     training: TrainingSpec = TrainingSpec()
+    launcher: LauncherName = "local"
     resources: ResourceSpec = ResourceSpec()
+    kubernetes: KubernetesSpec | None = None
     promote: PromoteSpec = PromoteSpec()
 
 

@@ -15,6 +15,7 @@ from schemas.declarations import (
     METRICS,
     MULTIVARIATE_METHODS,
     FeatureType,
+    LauncherName,
     Policy,
     RuleName,
     Severity,
@@ -123,9 +124,21 @@ def _spec_schema() -> dict[str, Any]:
                 early_stopping={"anyOf": [{"enum": ["auto", "none"]}, _COUNT]},
             ),
             promote=_mapping(confidence=_NUMBER, min_gain=_NUMBER),
+            launcher={"enum": list(get_args(LauncherName))},
             resources=_mapping(
-                accelerator={"enum": ["auto", "cpu", "cuda", "gpu"]}, gpus=_COUNT, gpu_memory=_SIZE, cpus=_COUNT,
-                memory=_SIZE, timeout=_DURATION,
+                accelerator={"enum": ["auto", "cpu", "cuda", "gpu"]}, gpus=_COUNT, processes=_COUNT, gpu_memory=_SIZE,
+                cpus=_COUNT, memory=_SIZE, timeout=_DURATION,
+            ),
+            kubernetes=_mapping(
+                ("image",), image=_TEXT, namespace=_TEXT, service_account=_TEXT,
+                node_selector={"type": "object", "additionalProperties": _TEXT},
+                tolerations=_list(
+                    _mapping(
+                        key=_TEXT, operator={"enum": ["Equal", "Exists"]}, value=_TEXT,
+                        effect={"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]},
+                    )
+                ),
+                artifacts_claim=_TEXT,
             ),
         ),
         exact_rows={"type": "integer", "minimum": 100},

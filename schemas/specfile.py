@@ -30,7 +30,6 @@ from schemas.declarations import (
     PromoteSpec,
     ReferenceColumns,
     ReferenceSource,
-    ResourceSpec,
     RetrainSpec,
     RuleName,
     Severity,
@@ -42,6 +41,7 @@ from schemas.declarations import (
 )
 from schemas.descriptors import derive_features
 from schemas.errors import ConfigurationError
+from schemas.launchfile import LAUNCH_KEYS, read_launch
 from schemas.units import parse_duration_ms
 from schemas.yamlnodes import Section, Value, read_document
 
@@ -311,7 +311,7 @@ def _read_alerts(value: Value | None, fairness: FairnessSpec) -> list[AlertRule]
 def _read_retrain(value: Value | None, alerts: list[AlertRule], task: Task) -> RetrainSpec | None:
     if value is None or (not value.is_section() and value.plain() is False):
         return None
-    section = value.section().allow(["on", "cooldown", "architecture", "seed", "training", "resources", "promote"])
+    section = value.section().allow(["on", "cooldown", "architecture", "seed", "training", "promote", *LAUNCH_KEYS])
     on = section.get("on")
     names: list[Any] | None = None
     if on is not None:
@@ -333,7 +333,7 @@ def _read_retrain(value: Value | None, alerts: list[AlertRule], task: Task) -> R
         architecture=_maybe(architecture, Value.text),
         seed=_maybe(section.get("seed"), lambda given: given.count(low=0)),
         training=_read_training(_section(section, "training"), task),
-        resources=_read_resources(_section(section, "resources")),
+        **read_launch(section),
         promote=_build(
             PromoteSpec,
             confidence=_maybe(promote.get("confidence"), lambda given: given.number(low=0.5, high=0.9999)),
@@ -363,20 +363,6 @@ def _read_training(section: Section, task: Task) -> TrainingSpec:
 
 def _read_early_stopping(value: Value) -> str | int:
     return value.text() if value.text() in ("auto", "none") else value.count(high=10_000)
-
-
-def _read_resources(section: Section) -> ResourceSpec:
-    section.allow(["accelerator", "gpus", "gpu_memory", "cpus", "memory", "timeout"])
-    accelerator = _maybe(section.get("accelerator"), lambda given: given.choice(["auto", "cpu", "cuda", "gpu"]))
-    return _build(
-        ResourceSpec,
-        accelerator="cuda" if accelerator == "gpu" else accelerator,
-        gpus=_maybe(section.get("gpus"), lambda given: given.count(high=1024)),
-        gpu_memory_bytes=_maybe(section.get("gpu_memory"), Value.size_bytes),
-        cpus=_maybe(section.get("cpus"), lambda given: given.count(high=4096)),
-        memory_bytes=_maybe(section.get("memory"), Value.size_bytes),
-        timeout_ms=_maybe(section.get("timeout"), Value.duration_ms),
-    )
 
 
 def _section(parent: Section, name: str) -> Section:
