@@ -21,6 +21,9 @@ from bench import (
     bench_recovery,
     bench_scaling,
     bench_soak,
+    train_cpu,
+    train_fashion,
+    train_gpu,
 )
 from bench.machine import describe_load, describe_machine
 from bench.results import HEADER, Result, format_row
@@ -35,6 +38,9 @@ BENCHMARKS: dict[str, Callable[[Options], Iterable[Result]]] = {
     "memory": bench_memory.run,
     "scaling": bench_scaling.run,
     "soak": bench_soak.run,
+    "train_cpu": train_cpu.run,
+    "train_gpu": train_gpu.run,
+    "train_fashion": train_fashion.run,
 }
 
 
@@ -60,6 +66,7 @@ def parse_arguments() -> tuple[Options, list[str], Path | None]:
     parser.add_argument("names", nargs="*", help=f"some of {', '.join(BENCHMARKS)}; all if none is given")
     parser.add_argument("--long", action="store_true", help="more of everything: steadier figures")
     parser.add_argument("--kafka", action="store_true", help="on Apache Kafka (KAFKA_HOME names an unpacked one)")
+    parser.add_argument("--fashion-mnist", type=Path, default=Options().fashion_mnist, help="folder of its four files")
     parser.add_argument("--output", type=Path, help="write the machine and the table to this file too")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - BENCHMARKS.keys():
@@ -67,7 +74,8 @@ def parse_arguments() -> tuple[Options, list[str], Path | None]:
     home = os.environ.get("KAFKA_HOME") if arguments.kafka else None
     if arguments.kafka and not (home and shutil.which("java")):
         parser.error("--kafka needs KAFKA_HOME, an unpacked Apache Kafka, and java")
-    options = Options(short=not arguments.long, kafka_home=Path(home).resolve() if home else None)
+    kafka_home = Path(home).resolve() if home else None
+    options = Options(short=not arguments.long, kafka_home=kafka_home, fashion_mnist=arguments.fashion_mnist)
     return options, arguments.names or list(BENCHMARKS), arguments.output
 
 

@@ -21,7 +21,7 @@ def describe_machine(options: Options) -> str:
         f"Linux {platform.release()}, Python {platform.python_version()}; {_describe_broker(options)}, "
         f"embedded ClickHouse {_read_engine_version()} (chDB {version('chdb')}); faust-streaming "
         f"{version('faust-streaming')}, confluent-kafka {version('confluent-kafka')}, NumPy {version('numpy')}, "
-        f"pyarrow {version('pyarrow')}, evidently {version('evidently')}."
+        f"pyarrow {version('pyarrow')}, evidently {version('evidently')}, torch {version('torch')}."
     )
 
 

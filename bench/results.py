@@ -28,10 +28,13 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One figure; `ratio` compares it with `peer`, measured in the same run on the same machine."""
+    """One figure; `ratio` compares it with `peer`, measured in the same run on the same machine.
+
+    Without a `value` it was not run, and `unit` says why.
+    """
 
     name: str
-    value: float
+    value: float | None
     unit: str
     peer: str = ""
     ratio: float | None = None
@@ -49,6 +52,11 @@ def compare(name: str, value: float, unit: str, peer: str, peer_value: float, li
     return Result(name, value, unit, f"{peer}: {format_number(peer_value)} {unit}", value / peer_value, limit)
 
 
+def not_run(name: str, reason: str) -> Result:
+    """Give the row of a figure that cannot be had here."""
+    return Result(name, None, reason)
+
+
 def format_number(value: float) -> str:
     """Give three significant digits, without an exponent."""
     if abs(value) >= 1000:
@@ -62,5 +70,6 @@ def format_row(result: Result) -> str:
     ratio = "" if result.ratio is None else format_number(result.ratio)
     limit = "" if result.limit is None else str(result.limit)
     reached = {None: "", True: "yes", False: "no"}[result.is_reached]
-    cells = [result.name, format_number(result.value), result.unit, result.peer, ratio, limit, reached]
+    value = "not run" if result.value is None else format_number(result.value)
+    cells = [result.name, value, result.unit, result.peer, ratio, limit, reached]
     return f"| {' | '.join(cells)} |"

@@ -28,10 +28,14 @@ POLL_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How benchmarks are run: the short form or the long one, on Apache Kafka or (None) on the embedded broker."""
+    """How benchmarks are run: the short form or the long one, on Apache Kafka or (None) on the embedded broker.
+
+    `fashion_mnist` is the folder of the data set's four files.
+    """
 
     short: bool = True
     kafka_home: Path | None = None
+    fashion_mnist: Path = Path("/usr/share/datasets/fashion-mnist")
 
 
 @dataclass(frozen=True, slots=True)

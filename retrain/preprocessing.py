@@ -167,8 +167,8 @@ def fit_preprocessing(
 ) -> Preprocessing:
     """Learn the preprocessing of the declared features from training rows; labels are not looked at.
 
-    Features whose policy is `drop` are never stored, so they are not read. A text, image or embedding
-    of which no row can be read is ignored, and so is a number derived from one that is read itself.
+    Features whose policy is `drop` are never stored, so they are not read. A number, text, image or
+    embedding that no row has is ignored, and so is a number derived from a feature that is read itself.
     Features that `known` has learnt already, in the same form, keep what it learnt and its order: a
     network that starts from another's weights must read the same numbers. Raises ConfigurationError
     when nothing is left to learn from.
@@ -235,10 +235,11 @@ def _fit_column(name: str, feature: FeatureSpec, rows: FeatureRows) -> Column | 
     return None
 
 
-def _fit_number(name: str, values: Floats) -> NumberColumn:
+def _fit_number(name: str, values: Floats) -> NumberColumn | None:
     known = values[~np.isnan(values)]
-    mean = float(known.mean()) if known.size else 0.0
-    spread = float(known.std()) if known.size else 0.0
+    if not known.size:
+        return None
+    mean, spread = float(known.mean()), float(known.std())
     scale = spread if spread > 1e-12 * max(1.0, abs(mean)) else 1.0
     # Without a missing value in training the indicator's weights would stay as they were drawn.
     return NumberColumn(name, mean, scale, indicator=known.size < values.size)

@@ -128,7 +128,7 @@ def train_network(
         fit_rows = rows.take(0, len(rows) - num_validation)
         validation = rows.take(len(rows) - num_validation, len(rows))
         num_epochs = _find_num_epochs(network_config, target, fit_rows, validation, config, report, weights)
-    run = _Run(network_config, target, rows, config, num_epochs, weights)
+    run = TrainingRun(network_config, target, rows, config, num_epochs, weights)
     for epoch in range(1, num_epochs + 1):
         loss = run.run_epoch()
         if is_final:
@@ -146,7 +146,7 @@ def _find_num_epochs(
     weights: Mapping[str, Tensor],
 ) -> int:
     assert config.patience_epochs is not None
-    run = _Run(network_config, target, rows, config, config.max_epochs, weights)
+    run = TrainingRun(network_config, target, rows, config, config.max_epochs, weights)
     best_loss, best_epoch = math.inf, 1
     for epoch in range(1, config.max_epochs + 1):
         loss = run.run_epoch()
@@ -160,7 +160,7 @@ def _find_num_epochs(
     return best_epoch
 
 
-class _Run:
+class TrainingRun:
     """One network on its way through `num_epochs` of one schedule."""
 
     def __init__(

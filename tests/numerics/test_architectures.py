@@ -156,7 +156,9 @@ def test_architecture_that_does_not_fit_says_so(architecture: str, kind: str) ->
 
 
 def test_derived_number_is_left_out_where_its_source_is_read() -> None:
-    rows = make_media(1, 50).features
+    made = make_media(1, 50)
+    numbers = {"amount": made.amount, "note.length": made.amount}
+    rows = FeatureRows(numbers, made.features.texts, 50)
     features: dict[str, FeatureSpec] = {
         "comment": FEATURES["comment"],
         "amount": FeatureSpec(type="number", of="comment"),
