@@ -254,7 +254,7 @@ class Judge:
             value=row.value if row else None,
             threshold=row.threshold if row else None,
             harm=verdict.harm if verdict else None,
-            reason=describe_drift(spec.performance.metrics[0], transition, row, verdict, explained),
+            reason=describe_drift(spec, transition, row, verdict, explained),
             evidence=list_tested(row) | list_explained(explained),
         )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from measures.performance import higher_is_better
+from schemas.descriptors import name_in_words
+from schemas.spec import ModelSpec
 from store.measurements import DriftRow, FairnessRow
 from streams.explaining import Explanation
 from streams.logic.alerts import Transition
@@ -78,19 +80,22 @@ def describe_harm(
 
 
 def describe_drift(
-    metric: str,
+    spec: ModelSpec,
     transition: Transition,
     reading: DriftRow | None,
     harm: HarmVerdict | None,
     explanations: Sequence[Explanation],
 ) -> str:
     """Say why an alert of drift changed its state, and whether the drift hurts the primary metric."""
+    metric = spec.performance.metrics[0]
     effect = "; ".join([_describe_effect(harm), *_describe_blame(metric, explanations)])
     if transition.cause == "assessed":
         return f"this drift goes on; {effect}"
     if reading is None:
         return "measured anew, no column of this alert has drifted any more"
-    column = reading.feature if not reading.model_version else f"{reading.feature} of version {reading.model_version}"
+    column = name_in_words(reading.feature, spec.features.get(reading.feature))
+    if reading.model_version:
+        column += f" of version {reading.model_version}"
     what = f"{name_metric(reading.metric)} {format_value(reading.value)} of {column}"
     if reading.alpha is not None:
         return _describe_test(transition, reading, what, effect)

@@ -18,7 +18,7 @@ from schemas.clock import SystemClock
 from schemas.connections import ClickHouseConnection, KafkaConnection, Runtime, TopicNames
 from schemas.errors import Retryable
 from schemas.events import Alert, RetrainRequest, RoleMap
-from schemas.inference import infer_features, summarise_reference
+from schemas.inference import find_dimensions, infer_features, summarise_reference
 from schemas.spec import PublishedSpec, complete_spec, parse_spec
 from store.client import ClickHouse
 from store.detectors import DetectorKey, read_last_state
@@ -31,6 +31,8 @@ from tests.stored import JOB, KEY, StoredMonitor, StoredStream, run_store, start
 
 SIZE_MS, START_MS = truth.SIZE_MS, truth.START_MS
 ROWS = 400
+# Of a row of the stream everything else is a feature.
+OUTCOMES = ("ts", "id", "y_pred", "y_proba", "repaid")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,8 @@ class World:
     def _publish(self, text: str) -> PublishedSpec:
         spec = parse_spec(text, "credit.yaml")
         table = split_columns(self.truth.reference, spec, "reference")
-        spec = complete_spec(spec, infer_features(table.features, spec.features), "credit.yaml")
+        features = infer_features(table.features, spec.features)
+        spec = complete_spec(spec, features, "credit.yaml", find_dimensions(table.features, features))
         frozen = freeze_reference(table, spec, KEY)
         reference_hash = hash_reference(frozen)
         insert_reference(self.ch, reference_hash, frozen)
@@ -141,7 +144,7 @@ class World:
 def make_event(kind: str, row: dict[str, Any], version: str = "") -> dict[str, Any]:
     event: dict[str, Any] = {"record_id": row["id"], "model": truth.MODEL, "ts": row["ts"]}
     if kind == "records":
-        features = {name: row[name] for name in ("amount", "age", "country")}
+        features = {name: row[name] for name in row if name not in OUTCOMES}
         return {**event, "features": {name: None if value != value else value for name, value in features.items()}}
     if kind == "predictions":
         event |= {"prediction": row["y_pred"], "score": row["y_proba"]}
