@@ -159,6 +159,11 @@ def check_car_loan(facts: Facts, both: SideBySide | None) -> Iterator[Promise]:
         f"fired {facts.windows_of(fired)}, resolved {facts.windows_of(resolved)}",
         facts.windows_of(fired) == [5] and facts.windows_of(resolved) == [8],
     )
+    yield Promise(
+        "car loan: the harm alert has a stored report (driftloop report car_loan --alert ID)",
+        f"{sum(row['has_report'] for row in fired)} of {len(fired)}",
+        bool(fired) and all(row["has_report"] for row in fired),
+    )
     yield from check_job(facts, "car loan", state="promoted", train_to=6, gate=6)
     yield Promise(
         "car loan: on windows 8 and 9 the new champion beats the old model, in AUC and in log loss (recalibrated)",
