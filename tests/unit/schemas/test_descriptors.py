@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import zlib
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from driftloop.references import freeze_reference, restore_contents, split_columns
+from driftloop.replay.source import choose_features
 from schemas.columns import Floats
 from schemas.descriptors import DESCRIPTORS, WORDS, derive_features, name_in_words
 from schemas.embeddings import draw_directions
@@ -157,6 +159,27 @@ def test_an_image_of_too_many_pixels_is_not_decoded() -> None:
     found = describe({"photo": wrap(written.getvalue())})
     assert found["photo.width"].tolist() == [NUM_PIXELS_MAX // 1_000 + 1]
     assert np.isnan(found["photo.brightness"]).all()
+
+
+def test_bytes_are_the_same_in_every_encoding() -> None:
+    data = encode(np.full((2, 3), 51, np.uint8))
+    sent: list[list[object]] = [[record(features={"photo": wrap(data)})]]
+    photos = (wrap(data), {"bytes": data, "media_type": "image/png"}, data)
+    sent += [[arrow_of([record(features={"photo": photo})])] for photo in photos]
+    for events in sent:
+        found = read("records", events, publish_complete())
+        assert not found.dead
+        assert found.columns[0].numbers["photo.brightness"].tolist() == [0.2]
+
+
+def test_a_detector_may_watch_one() -> None:
+    spec = parse_spec(SPEC + "online: [{detector: adwin, on: note.num_chars}]\n", "spec.yaml")
+    assert complete_spec(spec, spec.features, "spec.yaml").online[0].on == "note.num_chars"
+
+
+def test_replayed_files_need_not_have_them() -> None:
+    frame = pd.DataFrame({name: [1] for name in publish_complete().spec.sent_features})
+    assert choose_features(frame, Path("stream.csv"), publish_complete().spec, set()).equals(frame)
 
 
 def test_what_is_sent_under_such_a_name_does_not_count() -> None:
