@@ -134,6 +134,6 @@ def render(
         "# drift: {method: auto, threshold: calibrated}",
         "# performance: {limits: calibrated, min_label_coverage: 0.9}",
         "# alerts: [{when: harm, for: 1, severity: high}, {when: drift, for: 1, severity: info}]",
-        "# retrain: {on: [harm], cooldown: 6h, architecture: mlp}",
+        "# retrain: {on: [harm], cooldown: 6h, architecture: auto}",
     ]
     return "\n".join(body) + "\n"

@@ -86,6 +86,7 @@ def run_job(order: JobOrder, report: Report, clock: Clock) -> JobFinished:
     try:
         train, gate = _take_snapshots(ch, order)
         training = _Training(order, train, gate, report, clock)
+        del train  # once encoded, the rows are gone
         training.run(_find_start(ch, order))
         scored = training.model.score(gate.read_features())
         verdict = _judge(ch, order, gate, training.target, scored)
@@ -115,7 +116,7 @@ class _Training:
     """The middle of a job: from rows to a network, with all that the manifest tells of it."""
 
     def __init__(self, order: JobOrder, train: Snapshot, gate: Snapshot, report: Report, clock: Clock) -> None:
-        self._order, self._train, self._report, self._clock = order, train, report, clock
+        self._order, self._train, self._report, self._clock = order, [train], report, clock
         self.spec = order.published.spec
         self.settings = self.spec.retrain or RetrainSpec()
         self.device = choose_device(self.settings.resources.accelerator)
@@ -134,7 +135,8 @@ class _Training:
 
     def run(self, champion: TrainedModel | str) -> None:
         """Train; afterwards `network`, `model`, `num_epochs` and all configurations are there."""
-        train, settings = self._train, self.settings.training
+        train, settings = self._train.pop(), self.settings.training
+        self._labels = train.labels
         rows = train.read_features()
         before = None if isinstance(champion, str) else champion
         self.preprocessing: Preprocessing = fit_preprocessing(
@@ -155,6 +157,7 @@ class _Training:
             train.num_rows, self._order.seed, self.network_config, settings
         )
         data = TrainingRows.load(self.preprocessing.encode(rows), self.target.encode(train.labels), self.device)
+        del train, rows
         self._started_s = self._epoch_started_s = self._clock.monotonic_s()
         self.network: nn.Module
         with repeatable(settings.deterministic):
@@ -184,7 +187,7 @@ class _Training:
         task, metric = self.spec.task, primary_metric(self.spec.task)
         if not len(epoch.outputs):
             return metric, np.nan
-        labels = self._train.labels.to_numpy(zero_copy_only=False)[-len(epoch.outputs) :]
+        labels = self._labels.to_numpy(zero_copy_only=False)[-len(epoch.outputs) :]
         scored = self.target.decode(epoch.outputs)
         classes = self.target.classes
         outputs = arrange_challenger(scored, task, classes)

@@ -7,7 +7,7 @@ travels inside the artifact. It must not look at labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,25 @@ _MIN_VALUE_ROWS = 5
 _MISSING, _OTHER, _NUM_RESERVED = 0, 1, 2
 
 
+class _TableColumns(Mapping[str, Any]):
+    """Columns of a table by name, converted at each reading and not kept: all together would be the table again."""
+
+    def __init__(self, table: pa.Table, prefix: str, convert: Callable[[pa.ChunkedArray], Any]) -> None:
+        self._table, self._prefix, self._convert = table, prefix, convert
+        self._names = [name for name in table.column_names if name.startswith(prefix)]
+
+    def __getitem__(self, name: str) -> Any:
+        if self._prefix + name not in self._names:
+            raise KeyError(name)
+        return self._convert(self._table[self._prefix + name])
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.removeprefix(self._prefix) for name in self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 @dataclass(frozen=True, slots=True)
 class FeatureRows:
     """n rows of features: numbers (NaN where missing) and texts (null where missing)."""
@@ -46,13 +65,10 @@ class FeatureRows:
 
     @classmethod
     def of_table(cls, table: pa.Table) -> FeatureRows:
-        """Take the columns `f:NAME` and `t:NAME` of a table of stored rows."""
-        numbers, texts = {}, {}
-        for name in table.column_names:
-            if name.startswith("f:"):
-                numbers[name[2:]] = table[name].cast(pa.float64()).fill_null(math.nan).to_numpy()
-            elif name.startswith("t:"):
-                texts[name[2:]] = table[name].cast(pa.string()).combine_chunks()
+        """Take the columns `f:NAME` and `t:NAME` of a table of stored rows, each converted when it is read."""
+        numbers = _TableColumns(table, "f:", lambda column: column.cast(pa.float64()).fill_null(math.nan).to_numpy())
+        # Large, since the images of a training are more than the two gigabytes of a plain one.
+        texts = _TableColumns(table, "t:", lambda column: column.cast(pa.large_string()).combine_chunks())
         return cls(numbers, texts, table.num_rows)
 
     @classmethod

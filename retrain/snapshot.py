@@ -50,7 +50,14 @@ def take_snapshot(
 def build_snapshot(
     table: pa.Table, task: str, features: Mapping[str, FeatureSpec], start_ms: int, end_ms: int
 ) -> Snapshot:
-    """Order, deduplicate and hash rows with columns record_id, ts, `f:NAME`, `t:NAME`, label and label_text."""
+    """Order, deduplicate and hash rows with columns record_id, ts, `f:NAME`, `t:NAME`, label and label_text.
+
+    Texts, images and embeddings are `t:` columns like categories, so they are hashed as what was sent.
+    """
+    # Rows cannot be ordered where a column of theirs, such as images, is more than two gigabytes of plain strings.
+    for place, name in enumerate(table.column_names):
+        if name.startswith("t:"):
+            table = table.set_column(place, name, table[name].cast(pa.large_string()))
     table = table.sort_by([("ts", "ascending"), ("record_id", "ascending")])
     table = table.filter(pc.is_valid(_read_labels(table, task)))
     ids = table["record_id"].to_pandas()
@@ -98,7 +105,11 @@ def _hash_rows(table: pa.Table, labels: pa.Array, names: list[str]) -> str:
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             lengths = pc.binary_length(column).fill_null(-1)
             digest.update(lengths.to_numpy().astype("<i8").tobytes())
-            digest.update("".join(text for text in column.to_pylist() if text is not None).encode())
+            known = column.drop_null().cast(pa.large_binary())
+            _, ends, data = known.buffers()
+            if len(known):
+                places = np.frombuffer(ends, np.int64, len(known) + 1, known.offset * 8)
+                digest.update(memoryview(data)[places[0] : places[-1]])
         else:
             values = column.cast(pa.float64()).fill_null(math.nan).to_numpy().astype("<f8")
             # One bit pattern for every NaN.

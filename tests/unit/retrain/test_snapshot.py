@@ -8,7 +8,13 @@ import pytest
 from retrain.snapshot import Snapshot, build_snapshot, guard_against_leaks
 from schemas.spec import FeatureSpec
 
-FEATURES = {"amount": FeatureSpec(type="number"), "country": FeatureSpec(type="category")}
+FEATURES = {
+    "amount": FeatureSpec(type="number"),
+    "country": FeatureSpec(type="category"),
+    "comment": FeatureSpec(type="text"),
+    "scan": FeatureSpec(type="image"),
+    "shape": FeatureSpec(type="embedding"),
+}
 
 
 def make_table(**changes: list[object]) -> pa.Table:
@@ -18,6 +24,9 @@ def make_table(**changes: list[object]) -> pa.Table:
         "label": [1.0, 0.0, 1.0],
         "f:amount": [0.5, None, 2.0],
         "t:country": ["DE", None, "FR"],
+        "t:comment": ["a word", None, "a word"],
+        "t:scan": ['{"bytes": "aGV4"}', '{"bytes": "aGV4"}', None],
+        "t:shape": ["[0.1, 0.2]", "[0.1, 0.2]", "[]"],
         **changes,
     }
     return pa.table(
@@ -49,6 +58,9 @@ def test_hash_does_not_depend_on_the_order_of_storage() -> None:
         {"f:amount": [0.5, None, 2.0000000000000004]},
         {"t:country": ["DE", "", "FR"]},
         {"t:country": ["DEF", None, "R"]},
+        {"t:comment": ["a word", None, "a  word"]},
+        {"t:scan": ['{"bytes": "aGV4"}', '{"bytes": "aGV5"}', None]},
+        {"t:shape": ["[0.1, 0.2]", "[0.1, 0.3]", "[]"]},
     ],
 )
 def test_hash_changes_with_any_value(changes: dict[str, list[object]]) -> None:
