@@ -1,10 +1,11 @@
 """The model card: what a version is, in words that people read.
 
-Owns the text; every figure comes from the manifest.
+Owns the text; every figure comes from the manifest and the card's facts (`card_facts`).
 """
 
 from __future__ import annotations
 
+from retrain.card_facts import CardFacts
 from retrain.images import ImageInput
 from retrain.network import NetworkConfig
 from retrain.preprocessing import ExtraInput
@@ -13,7 +14,7 @@ from retrain.trained_model import Manifest
 from schemas.instants import format_instant
 
 
-def write_card(manifest: Manifest) -> str:
+def write_card(manifest: Manifest, facts: CardFacts) -> str:
     """Write the card of a version in Markdown."""
     train, gate = manifest.train, manifest.gate
     numbers = ", ".join(column.name for column in manifest.preprocessing.numbers) or "none"
@@ -32,6 +33,7 @@ def write_card(manifest: Manifest) -> str:
         "",
         manifest.verdict,
         "",
+        *_list_gates(facts),
         "## Data",
         "",
         "| use | from | to | labelled rows | SHA-256 of the rows |",
@@ -61,8 +63,9 @@ def write_card(manifest: Manifest) -> str:
         "",
         "It has seen labelled rows of the times above only.",
         "The gate says how it did just after them, not how it will do when the world changes again.",
-        "Figures of single groups were not a condition of the gate.",
+        _limit_groups(facts),
         "",
+        *_list_lineage(facts),
         "## Repeat and verify",
         "",
         f"- code {manifest.code_version}, torch {manifest.torch_version}, spec version {manifest.spec_version}",
@@ -101,3 +104,52 @@ def _describe_input(extra: ExtraInput) -> str:
     if isinstance(extra, TextInput):
         return f"text, its first {extra.max_words} words in {extra.num_buckets:,} buckets"
     return f"embedding of {extra.width} numbers"
+
+
+def _list_gates(facts: CardFacts) -> list[str]:
+    """List every gate; what depends on the machine's clock has no value here, but has in the table `gates`."""
+    return [
+        "## Gates",
+        "",
+        "| gate | of | passed | value | limit | in words |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {gate.name} | {_escape(gate.segment)} | {'yes' if gate.passed else '**no**'} | {_show(gate.value)} "
+            f"| {_show(gate.limit)} | {_escape(gate.words)} |"
+            for gate in facts.gates
+        ),
+        "",
+    ]
+
+
+def _limit_groups(facts: CardFacts) -> str:
+    judged = [gate.segment for gate in facts.gates if gate.name == "segment"]
+    if judged:
+        return f"Groups other than the {len(judged)} segments among the gates were not looked at."
+    return "Figures of single groups were not a condition of the gate."
+
+
+def _list_lineage(facts: CardFacts) -> list[str]:
+    lineage = facts.lineage
+    return [
+        "## Lineage",
+        "",
+        f"- asked for by rule `{lineage.rule}`, request `{lineage.request_id}`"
+        + (f", alert `{lineage.alert_id}`" if lineage.alert_id else "")
+        + (f": {_escape(lineage.reason)}" if lineage.reason else ""),
+        f"- compared with version {lineage.champion}, under spec version {lineage.spec_version}",
+        f"- SHA-256 of all rows, training and gate: `{lineage.data_hash}`",
+        "- the queries that read them, with their parameters, are in `card.json`",
+        "",
+    ]
+
+
+def _show(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _escape(text: str) -> str:
+    """Keep a text from a table's or a page's structure: it may come from data."""
+    for sign in "\\`|*_[]<>":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.split())

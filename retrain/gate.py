@@ -1,124 +1,92 @@
-"""The gate: is the challenger better than the champion, surely enough to replace it?
+"""The gate: does the challenger deserve to replace the champion?
 
-Owns the rule and its words. Both models are judged on the same later rows; the bootstrap and the
-recalibration are `measures`'. It must not promote.
+Owns which gates there are, their verdict and its words. Each gate is a module of its own (`gate_gain`, `gate_groups`,
+`gate_budgets`). It must not promote.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from measures.intervals import bound_mean, bound_roc_auc, bound_share
 from measures.performance import measure_performance
-from measures.sampling import Comparison, compare_paired, recalibrate_two_fold
-from retrain.target import Task
-from schemas.spec import PromoteSpec
+from measures.sampling import Comparison
+from retrain.gate_budgets import Cost, judge_cost, without_times
+from retrain.gate_gain import describe_calibration, describe_gain, judge_calibration, judge_gain
+from retrain.gate_groups import judge_fairness, judge_segments
+from retrain.gate_rows import GateRows
+from schemas.spec import FairnessSpec, PromoteSpec
+from store.gates import Gate
 
-# A mean absolute error has the unit of its target, so its gain is counted as a share of the champion's.
-_MIN_GAIN_SHARE = 0.01
+__all__ = ["PROMISE", "GateRows", "Verdict", "judge_challenger"]
 
-_NAMES = {"roc_auc": "AUC", "accuracy": "accuracy", "mae": "mean absolute error"}
+# The bound of its primary metric that a version promises to keep: what its rollback is decided by.
+PROMISE = "promised"
 
-
-@dataclass(frozen=True, slots=True)
-class GateRows:
-    """n labelled rows with what both models say of them.
-
-    Outputs are as in `measures.performance`: the probability of class 1 for binary, (n, len(classes))
-    for multiclass, the prediction for regression; NaN where the champion said nothing.
-    """
-
-    task: Task
-    labels: NDArray[Any]
-    champion: NDArray[np.float64]
-    challenger: NDArray[np.float64]
-    classes: Sequence[str] | None = None
-
-    def select_comparable(self) -> GateRows:
-        """Return the rows that both models scored."""
-        missing = np.isnan(self.champion) | np.isnan(self.challenger)
-        known = ~(missing.any(axis=1) if missing.ndim == 2 else missing)
-        return GateRows(self.task, self.labels[known], self.champion[known], self.challenger[known], self.classes)
+_NO_FAIRNESS = FairnessSpec()
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether the challenger passed, why in plain words, and every figure behind it."""
+    """Whether the challenger passed, why in plain words, every figure behind it, and each gate."""
 
     passed: bool
     words: str
     metrics: dict[str, float]
+    gates: tuple[Gate, ...] = ()
 
 
-def judge_challenger(rows: GateRows, promote: PromoteSpec, min_rows: int) -> Verdict:
-    """Compare challenger and champion; with fewer than `min_rows` rows that both scored, nothing passes.
+def judge_challenger(
+    rows: GateRows,
+    promote: PromoteSpec,
+    min_rows: int,
+    fairness: FairnessSpec = _NO_FAIRNESS,
+    cost: Cost | None = None,
+) -> Verdict:
+    """Put a challenger through all gates; with fewer than `min_rows` rows that both models scored, nothing passes.
 
-    - binary: AUC gain of at least `min_gain` with its lower bound above 0, and a log loss below that of
-      the champion recalibrated on these rows, with the whole interval;
-    - multiclass: accuracy gain of at least `min_gain` with its lower bound above 0;
-    - regression: mean absolute error at least 1 % lower, with the whole interval.
+    - `gain`, `gain_lower`: AUC (binary) or accuracy (multiclass) up by at least `min_gain`, mean absolute error
+      (regression) down by 1 %, and surely up or down at all;
+    - `calibration` (binary): log loss surely below that of the champion recalibrated on these rows;
+    - `segment`: in no segment with `min_rows` rows surely worse by more than `segment_tolerance`;
+    - `demographic_parity`, `equal_opportunity`, `disparate_impact`: not surely beyond the declared limit and worse
+      than the champion;
+    - `latency`, `size`: within the declared budgets.
     """
     rows = rows.select_comparable()
-    num_rows = len(rows.labels)
-    if num_rows < min_rows:
-        words = f"Refused: champion and challenger scored {num_rows} labelled rows in common, {min_rows} are needed."
-        return Verdict(False, words, {"gate_rows": float(num_rows)})
-    metric = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "mae"}[rows.task]
-    main = _compare(rows, metric, rows.champion, promote)
-    min_gain = _MIN_GAIN_SHARE * main.champion if metric == "mae" else promote.min_gain
-    objections = _object_to_gain(main, min_gain)
-    metrics = {"gate_rows": float(num_rows), **_record(main)}
-    words = _describe(main, num_rows)
+    num_rows = len(rows)
+    enough = num_rows >= min_rows
+    row_words = f"champion and challenger scored {num_rows} labelled rows in common, {min_rows} are needed"
+    counted = Gate(name="rows", passed=enough, value=float(num_rows), limit=float(min_rows), words=row_words)
+    metrics = {"gate_rows": float(num_rows)}
+    if not enough:
+        return Verdict(False, f"Refused: {row_words}.", metrics, (counted,))
+    gain, gates = judge_gain(rows, promote)
+    metrics |= _record(gain)
+    words = describe_gain(gain, num_rows)
     if rows.task == "binary":
-        loss = _compare(rows, "log_loss", recalibrate_two_fold(rows.labels, rows.champion), promote)
+        loss, gate = judge_calibration(rows, promote)
         metrics |= _record(loss)
-        words += (
-            f"; log loss {loss.challenger:.4f} against {loss.champion:.4f} of the recalibrated champion "
-            f"(change {-loss.difference:+.4f}, {_interval(-loss.upper, -loss.lower, loss.confidence)})"
-        )
-        if not loss.lower > 0:
-            objections.append("its log loss is not surely below the recalibrated champion's")
-    metrics |= _measure_each(rows)
+        words += f"; {describe_calibration(loss)}"
+        gates.append(gate)
+    segments = judge_segments(rows, promote, min_rows)
+    gates += segments
+    gates += judge_fairness(rows, fairness, min_rows)
+    if segments:
+        num_worse = sum(not gate.passed for gate in segments)
+        words += f"; {num_worse or 'none'} of {len(segments)} segments surely worse"
+    if cost is not None:
+        gates += judge_cost(cost, promote)
+    metrics |= _measure_each(rows) | _promise(rows)
+    objections = [without_times(gate).words for gate in gates if not gate.passed]
     passed = not objections
     words = f"{'Passed' if passed else 'Refused'}: {words}."
     if objections:
         words += f" The challenger is not accepted because {' and '.join(objections)}."
-    return Verdict(passed, words, metrics)
-
-
-def _compare(rows: GateRows, metric: str, champion: NDArray[np.float64], promote: PromoteSpec) -> Comparison:
-    return compare_paired(
-        rows.task, metric, rows.labels, champion, rows.challenger, confidence=promote.confidence, classes=rows.classes
-    )
-
-
-def _object_to_gain(comparison: Comparison, min_gain: float) -> list[str]:
-    """Say what speaks against a gain; a NaN (metric undefined on these rows) is an objection, not a pass."""
-    name = _NAMES[comparison.metric]
-    if np.isnan(comparison.difference):
-        return [f"{name} is undefined on these rows (one class only)"]
-    objections = []
-    if not comparison.difference >= min_gain:
-        objections.append(f"its gain in {name} is below {min_gain:.4g}")
-    if not comparison.lower > 0:
-        objections.append(f"the gain in {name} is not surely above 0")
-    return objections
-
-
-def _describe(comparison: Comparison, num_rows: int) -> str:
-    bounds = _interval(comparison.lower, comparison.upper, comparison.confidence)
-    return (
-        f"{_NAMES[comparison.metric]} {comparison.challenger:.4f} against {comparison.champion:.4f} of the champion "
-        f"on {num_rows:,} later rows (gain {comparison.difference:+.4f}, {bounds})"
-    )
-
-
-def _interval(lower: float, upper: float, confidence: float) -> str:
-    return f"{confidence:.4g} interval {lower:+.4f} to {upper:+.4f}"
+    return Verdict(passed, words, metrics, (counted, *gates))
 
 
 def _record(comparison: Comparison) -> dict[str, float]:
@@ -143,3 +111,17 @@ def _measure_each(rows: GateRows) -> dict[str, float]:
             values = measure_performance(rows.task, rows.labels, scores=outputs, classes=rows.classes)
         found |= {f"{prefix}{name}": value for name, value in values.items() if not np.isnan(value)}
     return found
+
+
+def _promise(rows: GateRows) -> dict[str, float]:
+    """Bound the challenger's own primary metric on these rows: it should not fall below (an error: rise above) this."""
+    if rows.task == "binary":
+        bound = bound_roc_auc(np.asarray(rows.labels, dtype=np.float64), rows.challenger).lower
+    elif rows.task == "multiclass":
+        assert rows.classes is not None
+        predicted = np.asarray(list(rows.classes), dtype=object)[rows.challenger.argmax(axis=1)]
+        bound = bound_share(float(np.mean(predicted == rows.labels)), len(rows)).lower
+    else:
+        errors = np.abs(np.asarray(rows.labels, dtype=np.float64) - rows.challenger)
+        bound = bound_mean(float(errors.mean()), float((errors**2).mean()), len(rows)).upper
+    return {} if math.isnan(bound) else {PROMISE: bound}

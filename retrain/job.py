@@ -23,9 +23,11 @@ from torch import nn
 
 from measures.performance import measure_performance, primary_metric
 from retrain.card import write_card
-from retrain.champion import arrange_challenger, arrange_champion, list_classes, read_champion_outputs
+from retrain.card_facts import CARD_JSON, build_card, encode_card, find_queries
+from retrain.champion import arrange_challenger
 from retrain.device import choose_device, pin_threads, repeatable
-from retrain.gate import GateRows, Verdict, judge_challenger
+from retrain.evaluation import Evaluation, evaluate_challenger
+from retrain.gate_budgets import without_times
 from retrain.limits import is_out_of_memory, limit_memory, measure_use
 from retrain.network import NetworkConfig, configure_network
 from retrain.order import (
@@ -88,9 +90,10 @@ def run_job(order: JobOrder, report: Report, clock: Clock) -> JobFinished:
         training = _Training(order, train, gate, report, clock)
         del train  # once encoded, the rows are gone
         training.run(_find_start(ch, order))
-        scored = training.model.score(gate.read_features())
-        verdict = _judge(ch, order, gate, training.target, scored)
-        return _store(ch, order, training, gate, scored, verdict)
+        weights = save_weights(training.network)
+        size_bytes = len(weights) + len(msgspec.json.encode(training.preprocessing))
+        found = evaluate_challenger(ch, order, gate, training.model, size_bytes, clock)
+        return _store(ch, order, training, weights, gate, found)
     finally:
         ch.close()
 
@@ -198,26 +201,10 @@ class _Training:
         return metric, value
 
 
-def _judge(ch: ClickHouse, order: JobOrder, gate: Snapshot, target: Target, scored: Scored) -> Verdict:
-    spec = order.published.spec
-    ids = gate.table["record_id"]
-    outputs = read_champion_outputs(ch, order.model, order.champion, gate.start, gate.end, ids)
-    labels = gate.labels.to_numpy(zero_copy_only=False)
-    classes = list_classes(outputs, labels, target.classes) if spec.task == "multiclass" else ()
-    rows = GateRows(
-        spec.task,
-        labels,
-        arrange_champion(outputs, spec.task, classes),
-        arrange_challenger(scored, spec.task, classes),
-        classes or None,
-    )
-    return judge_challenger(rows, (spec.retrain or RetrainSpec()).promote, spec.windows.min_rows)
-
-
 def _store(
-    ch: ClickHouse, order: JobOrder, training: _Training, gate: Snapshot, scored: Scored, verdict: Verdict
+    ch: ClickHouse, order: JobOrder, training: _Training, weights: bytes, gate: Snapshot, found: Evaluation
 ) -> JobFinished:
-    weights = save_weights(training.network)
+    verdict = found.verdict
     manifest = Manifest(
         model=order.model,
         job_id=order.job_id,
@@ -241,15 +228,17 @@ def _store(
         num_threads=training.num_threads,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
-    text, card = msgspec.json.format(msgspec.json.encode(manifest)), write_card(manifest)
-    files = {WEIGHTS: weights, MANIFEST: text, CARD: card.encode()}
+    gates = tuple(without_times(gate) for gate in verdict.gates)
+    facts = build_card(manifest, order, verdict.passed, gates, training.data_hash, find_queries(ch, order))
+    text, card = msgspec.json.format(msgspec.json.encode(manifest)), write_card(manifest, facts)
+    files = {WEIGHTS: weights, MANIFEST: text, CARD: card.encode(), CARD_JSON: encode_card(facts)}
     stored = ArtifactFolder(order.artifacts).write(order.model, order.job_id[:12], files)
     reference_hash = hashlib.sha256(f"{gate.sha256}\n{stored.sha256}\n".encode()).hexdigest()
-    insert_reference(ch, reference_hash, _build_reference(gate, scored))
+    insert_reference(ch, reference_hash, _build_reference(gate, found.scored))
     return JobFinished(
         passed=verdict.passed,
         verdict=verdict.words,
-        metrics=verdict.metrics,
+        metrics=found.list_metrics(),
         architecture=manifest.architecture,
         data_hash=training.data_hash,
         uri=stored.uri,
@@ -257,6 +246,7 @@ def _store(
         reference_hash=reference_hash,
         manifest=text.decode(),
         card=card,
+        gates=verdict.gates,
     )
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from schemas.catalogue import PublishedSpec
 from schemas.connections import ClickHouseConnection
+from store.gates import Gate
 
 
 class JobOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +27,9 @@ class JobOrder(msgspec.Struct, frozen=True, kw_only=True):
     gate_to: int
     clickhouse: ClickHouseConnection
     artifacts: str
+    rule: str = ""
+    trigger_alert_id: str = ""
+    reason: str = ""
 
     @property
     def seed(self) -> int:
@@ -90,6 +94,7 @@ class JobFinished(msgspec.Struct, frozen=True, kw_only=True, tag="finished"):
     reference_hash: str
     manifest: str
     card: str
+    gates: tuple[Gate, ...] = ()
 
 
 class JobUnfit(msgspec.Struct, frozen=True, kw_only=True, tag="unfit"):

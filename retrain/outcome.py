@@ -29,6 +29,7 @@ from retrain.order import (
 from retrain.promotion import ChampionChangedError, Roles
 from schemas.clock import Clock
 from store.client import ClickHouse
+from store.gates import insert_gates
 from store.jobs import EpochRow, insert_epoch
 from store.versions import VersionRow, choose_version, insert_version, read_version_of_job
 
@@ -119,7 +120,7 @@ class Outcome:
         detail = {"passed": finished.passed, "version": version, "verdict": finished.verdict}
         job.record(
             "evaluated",
-            {**detail, "metrics": finished.metrics},
+            {**detail, "metrics": finished.metrics, "gates": msgspec.to_builtins(finished.gates)},
             verdict=finished.verdict,
             version=version,
             metrics=finished.metrics,
@@ -141,7 +142,10 @@ class Outcome:
         return True
 
     def _record_version(self, finished: JobFinished) -> str:
-        """Return the version's number: that of an earlier attempt of this job, or the next free one."""
+        """Return the version's number: that of an earlier attempt of this job, or the next free one.
+
+        Its row and those of its gates are written.
+        """
         job = self._job.row
         known = read_version_of_job(self._ch, job.model, job.job_id)
         version = known.version if known else choose_version(self._ch, job.model)
@@ -162,4 +166,5 @@ class Outcome:
                 created_at=self._clock.now_ms(),
             ),
         )
+        insert_gates(self._ch, job.model, version, job.job_id, finished.gates, self._clock.now_ms())
         return version

@@ -251,6 +251,9 @@ class Trainer:
             champion=readiness.champion,
             clickhouse=self._runtime.clickhouse,
             artifacts=str(Path(self._runtime.artifacts).resolve()),
+            rule=job.request.rule,
+            trigger_alert_id=job.request.trigger_alert_id,
+            reason=job.request.reason,
             **ranges._asdict(),
         )
         running = start_job(order, self._clock)

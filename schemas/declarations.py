@@ -194,10 +194,24 @@ class ResourceSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PromoteSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """When a challenger takes over: a gain of `min_gain` in the primary metric, its lower bound above 0."""
+    """When a challenger takes over: a gain of `min_gain` in the primary metric, its lower bound above 0.
+
+    `segment_tolerance` is what it may lose in a segment, `max_latency_ms` and `max_size_bytes` what it may cost (None:
+    measured, not limited), `shadow` for how many windows it is first scored beside the champion.
+    """
 
     confidence: float = 0.95
     min_gain: float = 0.003
+    segment_tolerance: float = 0.01
+    max_latency_ms: int | None = None
+    max_size_bytes: int | None = None
+    shadow: int = 0
+
+
+class RollbackSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """When a promotion is undone: `for_` labelled windows in a row below its promise and surely below the old model."""
+
+    for_: int = msgspec.field(default=2, name="for")
 
 
 class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,7 +251,10 @@ class KubernetesSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetrainSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """When and how a model is trained anew; `architecture` is one of `ARCHITECTURES` or the user's `module:factory`."""
+    """When and how a model is trained anew; `architecture` is one of `ARCHITECTURES` or the user's `module:factory`.
+
+    `rollback` None: a promotion is never undone by itself.
+    """
 
     on: list[RuleName] = msgspec.field(default_factory=lambda: ["harm"])
     cooldown_ms: int = 6 * HOUR_MS
@@ -248,6 +265,7 @@ class RetrainSpec(msgspec.Struct, frozen=True, kw_only=True):
     resources: ResourceSpec = ResourceSpec()
     kubernetes: KubernetesSpec | None = None
     promote: PromoteSpec = PromoteSpec()
+    rollback: RollbackSpec | None = RollbackSpec()
 
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -123,8 +123,12 @@ def _spec_schema() -> dict[str, Any]:
                 batch_rows=_COUNT, learning_rate=_NUMBER, deterministic={"type": "boolean"},
                 early_stopping={"anyOf": [{"enum": ["auto", "none"]}, _COUNT]},
             ),
-            promote=_mapping(confidence=_NUMBER, min_gain=_NUMBER),
             launcher={"enum": list(get_args(LauncherName))},
+            promote=_mapping(
+                confidence=_NUMBER, min_gain=_NUMBER, segment_tolerance=_NUMBER, max_latency=_DURATION, max_size=_SIZE,
+                shadow={"type": "integer", "minimum": 0},
+            ),
+            rollback={"anyOf": [_mapping(**{"for": _COUNT}), {"const": False}]},
             resources=_mapping(
                 accelerator={"enum": ["auto", "cpu", "cuda", "gpu"]}, gpus=_COUNT, processes=_COUNT, gpu_memory=_SIZE,
                 cpus=_COUNT, memory=_SIZE, timeout=_DURATION,

@@ -31,6 +31,7 @@ from schemas.declarations import (
     ReferenceColumns,
     ReferenceSource,
     RetrainSpec,
+    RollbackSpec,
     RuleName,
     Severity,
     Task,
@@ -311,7 +312,9 @@ def _read_alerts(value: Value | None, fairness: FairnessSpec) -> list[AlertRule]
 def _read_retrain(value: Value | None, alerts: list[AlertRule], task: Task) -> RetrainSpec | None:
     if value is None or (not value.is_section() and value.plain() is False):
         return None
-    section = value.section().allow(["on", "cooldown", "architecture", "seed", "training", "promote", *LAUNCH_KEYS])
+    section = value.section().allow(
+        ["on", "cooldown", "architecture", "seed", "training", "promote", "rollback", *LAUNCH_KEYS]
+    )
     on = section.get("on")
     names: list[Any] | None = None
     if on is not None:
@@ -325,8 +328,7 @@ def _read_retrain(value: Value | None, alerts: list[AlertRule], task: Task) -> R
     name = "auto" if architecture is None else architecture.text()
     if architecture is not None and name not in ARCHITECTURES and not _FACTORY.fullmatch(name):
         architecture.fail(f"{name!r} is no architecture", f"Use {', '.join(ARCHITECTURES)}, or your module:factory.")
-    promote = _section(section, "promote").allow(["confidence", "min_gain"])
-    return _build(
+    retrain = _build(
         RetrainSpec,
         on=names,
         cooldown_ms=_maybe(section.get("cooldown"), Value.duration_ms),
@@ -334,12 +336,35 @@ def _read_retrain(value: Value | None, alerts: list[AlertRule], task: Task) -> R
         seed=_maybe(section.get("seed"), lambda given: given.count(low=0)),
         training=_read_training(_section(section, "training"), task),
         **read_launch(section),
-        promote=_build(
-            PromoteSpec,
-            confidence=_maybe(promote.get("confidence"), lambda given: given.number(low=0.5, high=0.9999)),
-            min_gain=_maybe(promote.get("min_gain"), lambda given: given.number(low=0)),
-        ),
+        promote=_read_promote(_section(section, "promote")),
     )
+    rollback = section.get("rollback")
+    if rollback is None:
+        return retrain
+    return msgspec.structs.replace(retrain, rollback=_read_rollback(rollback))
+
+
+def _read_promote(section: Section) -> PromoteSpec:
+    section.allow(["confidence", "min_gain", "segment_tolerance", "max_latency", "max_size", "shadow"])
+    return _build(
+        PromoteSpec,
+        confidence=_maybe(section.get("confidence"), lambda given: given.number(low=0.5, high=0.9999)),
+        min_gain=_maybe(section.get("min_gain"), lambda given: given.number(low=0)),
+        segment_tolerance=_maybe(section.get("segment_tolerance"), lambda given: given.number(low=0)),
+        max_latency_ms=_maybe(section.get("max_latency"), Value.duration_ms),
+        max_size_bytes=_maybe(section.get("max_size"), Value.size_bytes),
+        shadow=_maybe(section.get("shadow"), lambda given: given.count(low=0, high=1000)),
+    )
+
+
+def _read_rollback(value: Value) -> RollbackSpec | None:
+    if not value.is_section():
+        # YAML reads `off` as false.
+        if value.plain() is not False:
+            value.fail("a rollback is a section or off", "Write `rollback: {for: 2}` or `rollback: off`.")
+        return None
+    section = value.section().allow(["for"])
+    return _build(RollbackSpec, for_=_maybe(section.get("for"), lambda given: given.count(high=1000)))
 
 
 def _read_training(section: Section, task: Task) -> TrainingSpec:

@@ -109,7 +109,12 @@ def read_training_rows(ch: ClickHouse, model: str, start_ms: int, end_ms: int) -
     Features come from `records` if the model has any in the interval, else from predictions, once per record_id.
     Columns: record_id, ts, `f:NAME`, `t:NAME`, label, label_text.
     """
-    source = input_source(ch, model, start_ms, end_ms)
+    sql, parameters = describe_training_query(model, start_ms, end_ms, input_source(ch, model, start_ms, end_ms))
+    return _flatten(ch.query_arrow(sql, parameters))
+
+
+def describe_training_query(model: str, start_ms: int, end_ms: int, source: Source) -> tuple[str, dict[str, Any]]:
+    """Return the query of `read_training_rows` and its parameters, so that a model card can name its rows."""
     query, parameters = _window_query(model, start_ms, end_ms, source, None, None, None, (), 0)
     sql = f"""
         SELECT r.record_id AS record_id, r.ts AS ts, {_FEATURES},
@@ -118,7 +123,7 @@ def read_training_rows(ch: ClickHouse, model: str, start_ms: int, end_ms: int) -
         INNER JOIN ({_labels_of(source)}) AS l ON l.record_id = r.record_id
         ORDER BY ts, record_id
     """  # noqa: S608
-    return _flatten(ch.query_arrow(sql, parameters))
+    return sql, parameters
 
 
 def read_segment_values(

@@ -9,11 +9,20 @@ import pyarrow as pa
 from schemas.columns import EventColumns
 from schemas.texts import TextColumn
 from store.client import ClickHouse
-from store.event_reads import read_labelled, read_segment_values, read_training_rows, read_window
+from store.event_reads import (
+    describe_training_query,
+    input_source,
+    read_labelled,
+    read_segment_values,
+    read_training_rows,
+    read_window,
+)
 from store.maps import number_map, text_map
 
 __all__ = [
+    "describe_training_query",
     "event_rows",
+    "input_source",
     "insert_event_rows",
     "insert_events",
     "read_labelled",

@@ -8,11 +8,12 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -56,6 +57,7 @@ class World:
     runtime: Runtime
     ch: ClickHouse
     model: str
+    rows: Callable[[int], Rows] = lambda number: make_rows(number)
 
     @classmethod
     def make(cls, bootstrap: str, clickhouse_url: str, name: str, folder: Path) -> World:
@@ -68,7 +70,10 @@ class World:
         migrate(ch)
         return cls(runtime, ch, "loans")
 
-    def publish_spec(self, version: int = 1, **resources: Any) -> PublishedSpec:
+    def publish_spec(
+        self, version: int = 1, changed: Mapping[str, Any] | None = None, **resources: Any
+    ) -> PublishedSpec:
+        """Publish the model's spec, with the keys of `changed` other than usual."""
         spec = ModelSpec(
             model=self.model,
             task="binary",
@@ -79,6 +84,7 @@ class World:
             alerts=default_alerts(),
             retrain=RetrainSpec(resources=ResourceSpec(**resources)),
         )
+        spec = msgspec.structs.replace(spec, **(changed or {}))
         published = PublishedSpec(
             spec=spec, spec_version=version, effective_from=0, published_at=0, reference_hash="r", reference_rows=1
         )
@@ -93,7 +99,7 @@ class World:
 
     def store_window(self, number: int, share_labelled: float = 0.0, measured: bool = True) -> None:
         """Store a window's records and predictions, and labels of the first part of them."""
-        rows = make_rows(number)
+        rows = self.rows(number)
         insert_events(self.ch, rows.columns(self.model, "records"), "records", TOPIC_ID, 0)
         insert_events(self.ch, rows.columns(self.model, "predictions"), "predictions", TOPIC_ID, 0)
         if share_labelled:
@@ -117,7 +123,7 @@ class World:
             insert_measurements(self.ch, [measurement])
 
     def label_window(self, number: int, share: float = 1.0) -> None:
-        columns = make_rows(number).columns(self.model, "labels").take(np.arange(int(ROWS * share)))
+        columns = self.rows(number).columns(self.model, "labels").take(np.arange(int(ROWS * share)))
         insert_events(self.ch, columns, "labels", TOPIC_ID, 0)
 
     def request(self, manual: bool = False) -> str:
@@ -141,7 +147,7 @@ class World:
 
     def send_records(self, number: int) -> list[str]:
         """Send a window's records to the log; returns their ids."""
-        rows = make_rows(number)
+        rows = self.rows(number)
         producer = Producer(self.runtime.kafka)
         for index, record_id in enumerate(rows.ids):
             event = {

@@ -89,6 +89,7 @@ def test_request_waits_trains_promotes_and_the_scorer_swaps(world: World, start:
         "model.safetensors",
         "manifest.json",
         "README.md",
+        "card.json",
     }
 
     # Records sent after the promotion are scored, each once; those before were passed over.

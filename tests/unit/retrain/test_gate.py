@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from retrain.gate import GateRows, judge_challenger
-from schemas.spec import PromoteSpec
+from retrain.gate import PROMISE, GateRows, Verdict, judge_challenger
+from retrain.gate_budgets import Cost, judge_cost, measure_cost, without_times
+from retrain.gate_groups import judge_fairness, judge_segments
+from retrain.gate_rows import OTHER, arrange_segments
+from retrain.preprocessing import FeatureRows
+from schemas.clock import SystemClock
+from schemas.spec import FairnessSpec, PromoteSpec
 
 ROWS = 4_000
 
@@ -118,3 +126,126 @@ def test_multiclass_is_judged_by_accuracy(accuracy: float, passes: bool) -> None
 
     rows = GateRows("multiclass", labels, predict(0.8), predict(accuracy), classes)
     assert judge_challenger(rows, PromoteSpec(), 100).passed is passes
+
+
+def split(rows: GateRows, worse_in: str = "", share: float = 0.2) -> GateRows:
+    """The rows over three countries; in one of them the challenger says the opposite."""
+    rng = np.random.default_rng(8)
+    country = rng.choice(["DE", "FR", "US"], ROWS, p=[0.7 - share, 0.3, share]).astype(object)
+    challenger = np.where(country == worse_in, 1 - rows.challenger, rows.challenger)
+    return dataclasses.replace(rows, challenger=challenger, segments={"country": country})
+
+
+def failed(verdict: Verdict) -> list[tuple[str, str]]:
+    return [(gate.name, gate.segment) for gate in verdict.gates if not gate.passed]
+
+
+def test_every_segment_is_a_gate() -> None:
+    verdict = judge_challenger(split(make_binary(2.0, 0.2)), PromoteSpec(), 100)
+    assert verdict.passed
+    assert {gate.segment for gate in verdict.gates if gate.name == "segment"} == {
+        "country=DE",
+        "country=FR",
+        "country=US",
+    }
+    assert "; none of 3 segments surely worse" in verdict.words
+
+
+def test_better_on_average_but_worse_for_a_segment_is_refused() -> None:
+    verdict = judge_challenger(split(make_binary(2.0, 0.05), "US", share=0.08), PromoteSpec(), 100)
+    assert failed(verdict) == [("segment", "country=US")]
+    assert "for country=US its AUC is surely worse by more than 0.01" in verdict.words
+    assert "1 of 3 segments surely worse" in verdict.words
+    tolerant = judge_challenger(split(make_binary(2.0, 0.05), "US", share=0.08), PromoteSpec(segment_tolerance=1), 100)
+    assert tolerant.passed
+
+
+def test_segment_with_too_few_rows_is_not_judged() -> None:
+    rows = split(make_binary(2.0, 0.05), "US", share=0.02)
+    verdict = judge_challenger(rows, PromoteSpec(), 100)
+    assert np.count_nonzero(rows.segments["country"] == "US") < 100
+    assert "country=US" not in {gate.segment for gate in verdict.gates}
+    assert verdict.passed
+
+
+def test_equal_challenger_seldom_fails_for_a_segment() -> None:
+    """The gates of segments hold together: of 40 sets of 10 equal segments few have one that fails."""
+    num_failed = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        logit = 2 * rng.normal(size=1_000)
+        labels = (rng.random(1_000) < squash(logit)).astype(float)
+        champion, challenger = (squash(logit + 0.3 * rng.normal(size=1_000)) for _ in range(2))
+        keys = (np.arange(1_000) % 10).astype(str).astype(object)
+        rows = GateRows("binary", labels, champion, challenger, segments={"key": keys})
+        gates = judge_segments(rows, PromoteSpec(segment_tolerance=0.0), 50)
+        assert len(gates) == 10
+        num_failed += any(not gate.passed for gate in gates)
+    # One-sided 2.5 % is 1 of 40; bounds by the normal distribution on 100 rows are not exact.
+    assert num_failed <= 4
+
+
+def test_unfair_challenger_is_refused_unless_the_champion_is_as_unfair() -> None:
+    rows = split(make_binary(2.0, 0.2))
+    favoured = np.where(rows.segments["country"] == "DE", np.maximum(rows.challenger, 0.6), rows.challenger)
+    unfair = dataclasses.replace(rows, challenger=favoured)
+    limits = FairnessSpec(demographic_parity=0.2, equal_opportunity=0.2, disparate_impact=0.8)
+    gates = {gate.name: gate for gate in judge_fairness(unfair, limits, 100)}
+    assert set(gates) == {"demographic_parity", "equal_opportunity", "disparate_impact"}
+    assert not gates["demographic_parity"].passed
+    assert not gates["disparate_impact"].passed
+    assert all(gate.passed for gate in judge_fairness(rows, limits, 100))
+    as_unfair = dataclasses.replace(unfair, champion=favoured)
+    assert all(gate.passed for gate in judge_fairness(as_unfair, limits, 100))
+    # What the champion sent counts, not what its score would say.
+    sent = np.where(rows.segments["country"] == "DE", 1.0, 0.0)
+    assert all(
+        gate.passed for gate in judge_fairness(dataclasses.replace(unfair, champion_predictions=sent), limits, 100)
+    )
+
+
+def test_segments_of_the_reference_are_kept_and_others_are_the_rest() -> None:
+    found = {"country": {"a": "DE", "b": "XX"}}
+    assert arrange_segments(found, {"country": ["DE"]}, ["a", "b", "c"])["country"].tolist() == ["DE", OTHER, None]
+    assert arrange_segments(found, {}, ["a", "b", "c"])["country"].tolist() == ["DE", "XX", None]
+
+
+def test_budgets_are_gates_only_where_they_are_declared() -> None:
+    cost = Cost(latency_ms_p99=3.5, rows_per_s=1e5, size_bytes=5_000)
+    assert judge_cost(cost, PromoteSpec()) == []
+    gates = judge_cost(cost, PromoteSpec(max_latency_ms=3, max_size_bytes=5_000))
+    assert [(gate.name, gate.passed, gate.value, gate.limit) for gate in gates] == [
+        ("latency", False, 3.5, 3.0),
+        ("size", True, 5_000.0, 5_000.0),
+    ]
+    verdict = judge_challenger(make_binary(1.0, 0.2), PromoteSpec(max_latency_ms=3), 100, cost=cost)
+    assert failed(verdict) == [("latency", "")]
+    assert verdict.words.endswith("because scoring one row takes more than 3 ms in 99 of 100 cases.")
+    assert without_times(verdict.gates[-1]).value is None
+
+
+def test_cost_is_measured_row_by_row_and_in_a_batch() -> None:
+    clock = SystemClock()
+    seen: list[int] = []
+
+    def score(rows: FeatureRows) -> None:
+        seen.append(rows.num_rows)
+        until_s = clock.monotonic_s() + 0.002
+        while clock.monotonic_s() < until_s:
+            pass
+
+    rows = FeatureRows({"x": np.arange(50.0)}, {"t": pa.array(["a"] * 50)}, 50)
+    cost = measure_cost(score, rows, 7, clock)
+    assert seen == [1] * 320 + [50]
+    assert cost.latency_ms_p99 >= 2
+    assert 0 < cost.rows_per_s <= 25_000
+    assert cost.size_bytes == 7
+
+
+def test_promise_is_the_lower_bound_of_the_challengers_own_metric() -> None:
+    verdict = judge_challenger(make_binary(1.0, 0.2), PromoteSpec(), 100)
+    assert verdict.metrics["roc_auc"] - 0.03 < verdict.metrics[PROMISE] < verdict.metrics["roc_auc"]
+    rng = np.random.default_rng(1)
+    labels, error = rng.normal(size=ROWS), rng.normal(size=ROWS)
+    worse = judge_challenger(GateRows("regression", labels, labels + error, labels + error / 2), PromoteSpec(), 100)
+    assert worse.metrics["mae"] < worse.metrics[PROMISE] < worse.metrics["mae"] + 0.03
