@@ -23,6 +23,7 @@ from retrain.tensors import TrainingRows
 from retrain.training import TrainingRun, configure_training
 
 NUM_EPOCHS = 4
+NUM_ROWS = 100_000, 500_000  # short, long
 CPU = torch.device("cpu")
 Batches = Callable[[], Iterator[tuple[Tensor, ...]]]
 
@@ -63,7 +64,7 @@ def time_epoch(run_epoch: Callable[[], float]) -> float:
 
 def run(options: Options) -> list[Result]:
     pin_threads()
-    num_rows = 100_000 if options.short else 500_000
+    num_rows = NUM_ROWS[0 if options.short else 1]
     rows = make_tabular(num_rows)
     config = configure_training(num_rows, 0, rows.config)
     data = TrainingRows.load(rows.encoded, rows.truth, CPU)

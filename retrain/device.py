@@ -65,6 +65,14 @@ def repeatable(deterministic: bool) -> Iterator[None]:
     torch.backends.cudnn.benchmark = False
     try:
         yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise ConfigurationError(
+            str(error).split("\n")[0],
+            key="retrain.training.deterministic",
+            remedy="choose another network, or leave `deterministic` out",
+        ) from error
     finally:
         torch.use_deterministic_algorithms(before)
         torch.backends.cudnn.benchmark = benchmark

@@ -16,6 +16,8 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import torch
 from torch import nn
 
 from schemas.errors import ConfigurationError
@@ -46,7 +48,26 @@ def build_with(name: str, sha256: str, schema: Any) -> nn.Module:
             key=_KEY,
             remedy="let the factory return a module",
         )
+    _try_out(name, network, schema)
     return network
+
+
+def _try_out(name: str, network: nn.Module, schema: Any) -> None:
+    """Run two rows of zeros through it, so that a mistake is told before rows are read for hours."""
+    dense, codes = torch.zeros(2, len(schema.dense)), torch.zeros(2, len(schema.categories), dtype=torch.int64)
+    extra = {each.name: torch.from_numpy(each.encode(pa.nulls(2, pa.string()))[0]) for each in schema.extra}
+    try:
+        with torch.no_grad():
+            outputs = network.eval()(dense, codes, extra)
+        found = f"a tensor of {tuple(outputs.shape)}" if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+    except Exception as error:  # whatever the user's code raises
+        found = f"{type(error).__name__}: {error}"
+    if found != f"a tensor of {(2, schema.num_outputs)}":
+        raise ConfigurationError(
+            f"the network of {name} gives, for two rows, {found}, not a tensor of {(2, schema.num_outputs)}",
+            key=_KEY,
+            remedy="forward(dense, codes, extra) returns n rows of schema.num_outputs numbers",
+        )
 
 
 def _import_factory(name: str) -> Any:

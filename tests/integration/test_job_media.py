@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,11 @@ from sklearn.metrics import roc_auc_score
 
 from retrain.job import run_job
 from retrain.order import EpochTrained, JobFinished, JobOrder, JobReport, Snapshotted
+from retrain.preprocessing import FeatureRows, fit_preprocessing
 from retrain.serving import LoadedVersions
+from retrain.snapshot import take_snapshot
 from retrain.trained_model import Manifest, load_model
-from schemas.catalogue import PublishedSpec
+from schemas.catalogue import Catalogue, PublishedSpec
 from schemas.clock import SystemClock
 from schemas.columns import EventColumns
 from schemas.connections import ClickHouseConnection
@@ -29,7 +32,9 @@ from schemas.declarations import (
     default_performance,
 )
 from schemas.errors import ConfigurationError, Retryable
+from schemas.messages import MessageBatch
 from schemas.texts import TextColumn
+from schemas.validation import validate
 from store.artifacts import ArtifactFolder
 from store.client import ClickHouse
 from store.events import insert_events
@@ -104,14 +109,7 @@ def store_hour(ch: ClickHouse, rows: MediaRows, hour: int) -> None:
         insert_events(ch, columns, kind, TOPIC_ID, 0)
 
 
-def run(
-    ch: ClickHouse,
-    folder: Path,
-    job_id: str,
-    champion: str = "external",
-    architecture: str = "auto",
-    **training: object,
-) -> tuple[JobFinished, list[JobReport], Manifest]:
+def make_spec(**retrain: object) -> PublishedSpec:
     spec = ModelSpec(
         model="parts",
         task="binary",
@@ -120,11 +118,22 @@ def run(
         features=FEATURES,
         performance=default_performance("binary"),
         alerts=default_alerts(),
-        retrain=RetrainSpec(architecture=architecture, training=TrainingSpec(**training)),  # type: ignore[arg-type]
+        retrain=RetrainSpec(**retrain),  # type: ignore[arg-type]
     )
-    published = PublishedSpec(
+    return PublishedSpec(
         spec=spec, spec_version=1, effective_from=0, published_at=0, reference_hash="r", reference_rows=1
     )
+
+
+def run(
+    ch: ClickHouse,
+    folder: Path,
+    job_id: str,
+    champion: str = "external",
+    architecture: str = "auto",
+    **training: object,
+) -> tuple[JobFinished, list[JobReport], Manifest]:
+    published = make_spec(architecture=architecture, training=TrainingSpec(**training))  # type: ignore[arg-type]
     order = JobOrder(
         job_id=job_id, model="parts", published=published, champion=champion, train_from=0, train_to=HOUR_MS,
         gate_from=HOUR_MS, gate_to=2 * HOUR_MS, clickhouse=ch.connection, artifacts=str(folder),
@@ -194,6 +203,12 @@ def test_job_trains_the_users_own_network(ch: ClickHouse, tmp_path: Path, monkey
 
     with pytest.raises(ConfigurationError, match="has no function missing"):
         run(ch, tmp_path, "job-4", architecture="parts_networks:missing")
+    (code / "wide_networks.py").write_text(FACTORY.replace("+ 8, schema.num_outputs)", "+ 8, 3)"))
+    with pytest.raises(ConfigurationError, match=r"for two rows, a tensor of \(2, 3\), not a tensor of \(2, 1\)"):
+        run(ch, tmp_path, "job-4", architecture="wide_networks:build")
+    (code / "wrong_networks.py").write_text(FACTORY.replace('extra["shape"]', 'extra["form"]'))
+    with pytest.raises(ConfigurationError, match="for two rows, KeyError: 'form', not"):
+        run(ch, tmp_path, "job-4", architecture="wrong_networks:build")
     (code / "parts_networks.py").write_text(FACTORY + "\n# another time\n")
     with pytest.raises(ConfigurationError, match="is not what the model was trained with"):
         load_model(files)
@@ -203,3 +218,35 @@ def test_job_trains_the_users_own_network(ch: ClickHouse, tmp_path: Path, monkey
     (code / "parts_networks.py").unlink()
     with pytest.raises(Retryable, match=r"version 4 of model parts cannot be loaded: .*install it where"):
         LoadedVersions(ch, str(tmp_path), SystemClock()).find("parts", "4")
+
+
+def test_scorer_reads_a_record_as_training_reads_it_from_the_store(ch: ClickHouse) -> None:
+    """The same events, validated and scored, or validated, stored, labelled and read again: equal to the bit."""
+    rows, hour = make_media(3, 60, share_missing=0.2), 100_000
+    events = []
+    for row in range(60):
+        texts = {name: values[row] for name, values in rows.texts.items()}
+        contents = {name: text and json.loads(text) for name, text in texts.items() if name in ("scan", "shape")}
+        amount = None if np.isnan(rows.amount[row]) else float(rows.amount[row])
+        features = {"amount": amount, **texts, **contents}
+        events.append({"record_id": f"r{row:02}", "model": "parts", "ts": hour * HOUR_MS + row, "features": features})
+    catalogue = Catalogue()
+    catalogue.add(make_spec())
+    offsets, sent_at = np.arange(60), np.full(60, (hour + 1) * HOUR_MS)
+    batch = MessageBatch("records", TOPIC_ID, 0, offsets, sent_at, [json.dumps(event).encode() for event in events])
+    validated = validate("records", batch, catalogue, b"key")
+    assert validated.dead == []
+    (columns,) = validated.columns
+    insert_events(ch, columns, "records", TOPIC_ID, 0)
+    labels = EventColumns("labels", "parts", columns.offset, columns.row, columns.ts, columns.record_id)
+    labels.label = rows.label
+    insert_events(ch, labels, "labels", TOPIC_ID, 0)
+
+    stored = take_snapshot(ch, "parts", "binary", FEATURES, hour * HOUR_MS, (hour + 1) * HOUR_MS).read_features()
+    preprocessing = fit_preprocessing(stored, FEATURES)
+    learnt, scored = preprocessing.encode(stored), preprocessing.encode(FeatureRows.of_columns(columns))
+    assert np.array_equal(learnt.dense, scored.dense)
+    assert np.array_equal(learnt.codes, scored.codes)
+    for name, values in preprocessing.encode(rows.features).extra.items():
+        assert np.array_equal(learnt.extra[name], scored.extra[name])
+        assert np.array_equal(learnt.extra[name], values)

@@ -267,6 +267,15 @@ def test_equal_deterministic_runs_give_equal_bytes_and_another_seed_others() -> 
     assert train(epochs=2, deterministic=True, seed=2).weights != first
 
 
+def test_algorithm_that_is_not_repeatable_is_a_configuration_error() -> None:
+    with (
+        pytest.raises(ConfigurationError, match=r"retrain.training.deterministic: put_ does not have"),
+        repeatable(True),
+    ):
+        torch.zeros(3).put_(torch.tensor([0]), torch.tensor([1.0]))
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 def test_rows_that_do_not_lie_on_the_device_train_the_same() -> None:
     assert train(epochs=2, is_resident=False).weights == train(epochs=2).weights
 
