@@ -22,7 +22,10 @@ SETTLE_S = 3.0
 WAIT_WINDOWS_MAX = 30
 WAIT_CLOCK_MS_MAX = 30 * 86_400_000
 
-# How far back a manual request looks for its last labelled window.
+# What asks for a training on the newest rows, since nothing says when the world changed.
+TIMED = ("schedule", "new_labels")
+
+# How far back such a request, or one by hand, looks for its last labelled window.
 _SEARCH_WINDOWS_MAX = 100
 
 
@@ -57,8 +60,8 @@ class Readiness:
 def check_readiness(ch: ClickHouse, request: RetrainRequest, spec: ModelSpec, champion: str | None) -> Readiness:
     """Look whether the rows of a request are measured and labelled; `champion` None: the model has no roles."""
     measured_to = read_measured_to(ch, request.model)
-    if request.manual:
-        return _check_manual(ch, request, spec, champion, measured_to)
+    if request.manual or request.rule in TIMED:
+        return _check_newest(ch, request, spec, champion, measured_to)
     train_to, gate_to = request.first_window_end, request.first_window_end + request.window_size_ms
     name = champion or read_main_version(ch, request.model, request.first_window_start, train_to)
     needed = spec.performance.min_label_coverage
@@ -91,7 +94,7 @@ def find_overdue(request: RetrainRequest, measured_to: int | None, waited_ms: in
     return ""
 
 
-def _check_manual(
+def _check_newest(
     ch: ClickHouse, request: RetrainRequest, spec: ModelSpec, champion: str | None, measured_to: int | None
 ) -> Readiness:
     """Gate on the last labelled window, and train on every row before it."""

@@ -21,6 +21,7 @@ from retrain.limits import Machine
 from retrain.open_job import OpenJob
 from retrain.order import JobOrder
 from retrain.outcome import Outcome
+from retrain.permission import find_hold, find_unworthy
 from retrain.promotion import Roles
 from retrain.readiness import SETTLE_S, Readiness, check_readiness, find_overdue
 from retrain.requests import RequestQueue
@@ -205,6 +206,11 @@ class Trainer:
         if not reason and self._running is not None:
             reason = f"waits for job {self._running[0].row.job_id[:12]}, which runs on this machine"
         reason = reason or self._find_job_ahead(job)
+        if not reason and (unworthy := find_unworthy(self._ch, job.request, published.spec)):
+            self._end(job, "cancelled", "cancelled", unworthy)
+            return
+        settings = published.spec.retrain or RetrainSpec()
+        reason = reason or find_hold(self._ch, job.request, settings, self._clock.now_ms())
         if reason:
             waited_ms = self._clock.now_ms() - job.row.requested_at
             overdue = find_overdue(job.request, readiness.measured_to, waited_ms) if readiness.reason else ""

@@ -250,14 +250,46 @@ class KubernetesSpec(msgspec.Struct, frozen=True, kw_only=True):
     artifacts_claim: str | None = None
 
 
+class BudgetSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """At most so much retraining of one model in `per_ms`; None: no limit.
+
+    `jobs` counts requests in event time, `gpu_hours` those used by the clock.
+    """
+
+    jobs: int | None = None
+    gpu_hours: float | None = None
+    per_ms: int = 7 * DAY_MS
+
+
+class QuietHoursSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Hours of the day, by the clock, in which no job starts: from ≤ time < to, over midnight where `to` is earlier."""
+
+    from_: str = msgspec.field(name="from")
+    to: str
+    timezone: str = "UTC"
+
+
+class CostAwareSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The harm that an hour of training must promise to undo: metric lost times rows of a window, an hour."""
+
+    min_gain_per_hour: float
+
+
 class RetrainSpec(msgspec.Struct, frozen=True, kw_only=True):
     """When and how a model is trained anew; `architecture` is one of `ARCHITECTURES` or the user's `module:factory`.
 
-    `rollback` None: a promotion is never undone by itself.
+    `rollback` None: a promotion is never undone by itself. `schedule` is a cron line in
+    event time (UTC), `new_labels` a number of labels since the last training.
     """
 
     on: list[RuleName] = msgspec.field(default_factory=lambda: ["harm"])
+    for_: int = msgspec.field(default=1, name="for")
+    schedule: str | None = None
+    new_labels: int | None = None
     cooldown_ms: int = 6 * HOUR_MS
+    budget: BudgetSpec | None = None
+    quiet_hours: QuietHoursSpec | None = None
+    cost_aware: CostAwareSpec | None = None
     architecture: str = "auto"
     seed: int = 0
     training: TrainingSpec = TrainingSpec()

@@ -88,6 +88,7 @@ def _spec_schema() -> dict[str, Any]:
     rules = {"enum": list(get_args(RuleName))}
     share = {"type": "number", "minimum": 0, "maximum": 1}
     budget = {"type": "string", "pattern": r"^\d+(\.\d+)?\s+per\s+\S+$"}
+    time_of_day = {"type": "string", "pattern": r"^([01]\d|2[0-3]):[0-5]\d$"}
     return _mapping(
         ("model", "task", "reference", "windows"),
         model={"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"},
@@ -116,7 +117,12 @@ def _spec_schema() -> dict[str, Any]:
         fairness=_mapping(demographic_parity=share, equal_opportunity=share, disparate_impact=share),
         alerts=_list(_mapping(("when",), when=rules, severity={"enum": list(get_args(Severity))}, **{"for": _COUNT})),
         retrain=_mapping(
-            on={"anyOf": [rules, _list(rules)]}, cooldown=_DURATION, architecture=_TEXT,
+            on={"anyOf": [rules, _list(rules)]}, **{"for": _COUNT}, schedule=_TEXT, new_labels=_COUNT,
+            cooldown=_DURATION,
+            budget=_mapping(jobs=_COUNT, gpu_hours={"type": "number", "minimum": 0}, per=_DURATION),
+            quiet_hours=_mapping(("from", "to"), **{"from": time_of_day}, to=time_of_day, timezone=_TEXT),
+            cost_aware=_mapping(("min_gain_per_hour",), min_gain_per_hour={"type": "number", "minimum": 0}),
+            architecture=_TEXT,
             seed={"type": "integer", "minimum": 0},
             training=_mapping(
                 start={"enum": ["scratch", "warm"]}, class_weights={"enum": ["none", "balanced"]}, epochs=_COUNT,

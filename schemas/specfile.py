@@ -43,6 +43,7 @@ from schemas.declarations import (
 from schemas.descriptors import derive_features
 from schemas.errors import ConfigurationError
 from schemas.launchfile import LAUNCH_KEYS, read_launch
+from schemas.retrainfile import TRIGGER_KEYS, read_triggers
 from schemas.units import parse_duration_ms
 from schemas.yamlnodes import Section, Value, read_document
 
@@ -313,15 +314,14 @@ def _read_retrain(value: Value | None, alerts: list[AlertRule], task: Task) -> R
     if value is None or (not value.is_section() and value.plain() is False):
         return None
     section = value.section().allow(
-        ["on", "cooldown", "architecture", "seed", "training", "promote", "rollback", *LAUNCH_KEYS]
+        [*TRIGGER_KEYS, "architecture", "seed", "training", "promote", "rollback", *LAUNCH_KEYS]
     )
     on = section.get("on")
     names: list[Any] | None = None
     if on is not None:
         names = []
         for item in on.items() if on.is_list() else [on]:
-            # Alerts of segments never ask for a retraining, and those of fairness are of nothing else.
-            names.append(item.choice(["harm", "drift"]))
+            names.append(item.choice(get_args(RuleName)))
             if all(rule.when != names[-1] for rule in alerts):
                 item.fail(f"no alert rule opens on {names[-1]!r}", f"Add `alerts: [{{when: {names[-1]}}}]`.")
     architecture = section.get("architecture")
@@ -331,7 +331,7 @@ def _read_retrain(value: Value | None, alerts: list[AlertRule], task: Task) -> R
     retrain = _build(
         RetrainSpec,
         on=names,
-        cooldown_ms=_maybe(section.get("cooldown"), Value.duration_ms),
+        **read_triggers(section),
         architecture=_maybe(architecture, Value.text),
         seed=_maybe(section.get("seed"), lambda given: given.count(low=0)),
         training=_read_training(_section(section, "training"), task),

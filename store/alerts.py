@@ -63,13 +63,16 @@ class LastAlert(NamedTuple):
 
 
 class FiredAlert(NamedTuple):
-    """One alert that fired; instants are epoch ms."""
+    """One alert that fired; instants are epoch ms. `fired_at` is by the clock, `reason` what was said as it fired."""
 
     rule: str
     segment: str
     alert_id: str
     first_window_start: int
     fired_window_end: int
+    resolved_window_start: int | None
+    fired_at: int
+    reason: str
 
 
 def insert_alerts(ch: ClickHouse, alerts: Sequence[Alert]) -> None:
@@ -105,7 +108,11 @@ def read_fired_alerts(ch: ClickHouse, model: str, num_max: int = 1000) -> list[F
     rows = ch.query(
         """
         SELECT rule, segment, alert_id, toUnixTimestamp64Milli(min(a.window_start)) AS first_window_start,
-               toUnixTimestamp64Milli(minIf(a.window_end, state = 'firing'))
+               toUnixTimestamp64Milli(minIf(a.window_end, state = 'firing')),
+               if(countIf(state = 'resolved') = 0, NULL,
+                  toUnixTimestamp64Milli(maxIf(a.window_start, state = 'resolved'))),
+               toUnixTimestamp64Milli(minIf(a.at, state = 'firing')),
+               argMinIf(a.reason, a.at, state = 'firing')
         FROM alerts AS a FINAL
         WHERE model = {model:String}
         GROUP BY rule, segment, alert_id

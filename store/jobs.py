@@ -155,6 +155,35 @@ _RECORDS = f"FROM records WHERE {_INTERVAL}"
 _PREDICTIONS = f"FROM predictions WHERE {_INTERVAL} AND model_version = {{version:String}}"
 
 
+def read_gpu_ms(ch: ClickHouse, model: str, since_ms: int, now_ms: int) -> int:
+    """Return how long a model's jobs ran on GPUs between two instants of the clock (ms), those that run included."""
+    rows = ch.query(
+        """
+        SELECT sum(greatest(0, least(toUnixTimestamp64Milli(ifNull(finished_at, updated_at)), {now:Int64})
+                               - greatest(toUnixTimestamp64Milli(assumeNotNull(started_at)), {since:Int64})))
+        FROM jobs FINAL
+        WHERE model = {model:String} AND device = 'cuda' AND isNotNull(started_at)
+        """,
+        {"model": model, "since": since_ms, "now": now_ms},
+    )
+    return int(rows[0][0])
+
+
+def read_last_training_ms(ch: ClickHouse, model: str) -> int | None:
+    """Return how long the model's last training took that came to a verdict (ms), None if there is none."""
+    rows = ch.query(
+        """
+        SELECT toUnixTimestamp64Milli(assumeNotNull(finished_at)) - toUnixTimestamp64Milli(assumeNotNull(started_at))
+        FROM jobs FINAL
+        WHERE model = {model:String} AND state IN ('promoted', 'rejected')
+          AND isNotNull(started_at) AND isNotNull(finished_at)
+        ORDER BY finished_at DESC LIMIT 1
+        """,
+        {"model": model},
+    )
+    return int(rows[0][0]) if rows else None
+
+
 def read_main_version(ch: ClickHouse, model: str, start_ms: int, end_ms: int) -> str:
     """Return the version with most predictions in [start, end), of equals the first by name; "external" if none."""
     rows = ch.query(

@@ -32,6 +32,7 @@ from store.measurements import (
     read_performance,
 )
 from streams.announcing import Announcer
+from streams.asking import Requester
 from streams.evidence import list_explained, list_limits, list_tested
 from streams.explaining import Explanation
 from streams.logic.alerts import Decision, Observation, Standing, Transition, advance
@@ -76,6 +77,7 @@ class Judge:
     def __init__(self, ch: ClickHouse, outlet: Outlet, roles: Roles, explain: Explain, clock: Clock) -> None:
         self._ch = ch
         self._announcer = Announcer(ch, outlet, clock)
+        self._requester = Requester(ch, outlet, clock)
         self._roles = roles
         self._explain = explain
         self._clock = clock
@@ -89,7 +91,7 @@ class Judge:
         2. decide each window, and let the alert machine say what follows;
         3. store the state changes, wait for the store;
         4. send them, wait for the log;
-        5. send the retrain requests of those that fire;
+        5. store and send the retrain requests that are due;
         6. store up to where this was judged.
         """
         spec = history.latest.spec
@@ -100,20 +102,24 @@ class Judge:
         )
         windows = self._read_windows(spec, since)
         alerts: list[Alert] = []
+        # Per rule the end of the newest window that was decided.
+        judged_to: dict[str, int] = {}
         for name, rule in name_rules(spec):
             if rule.when == "harm":
-                alerts += self._judge_harm(history, name, rule, last.get((name, "")), windows)
+                alerts += self._judge_harm(history, name, rule, last.get((name, "")), windows, judged_to)
             elif rule.when == "drift":
-                alerts += self._judge_drift(history, name, rule, last, windows, newest_start)
+                alerts += self._judge_drift(history, name, rule, last, windows, newest_start, judged_to)
             else:
-                alerts += self._judge_fairness(spec, name, rule, last)
+                alerts += self._judge_fairness(spec, name, rule, last, judged_to)
         self._announcer.announce(spec, alerts)
+        self._requester.ask(history, newest_start + spec.windows.size_ms, judged_to)
         insert_judgement(self._ch, spec.model, measured_at, self._clock.now_ms())
         return alerts
 
     def repeat(self, history: ModelHistory) -> None:
-        """Send the newest alerts again, in case a process died between storing and sending."""
+        """Send the newest alerts and requests again, in case a process died between storing and sending."""
         self._announcer.repeat(history.latest.spec)
+        self._requester.repeat(history.latest.model)
 
     def _read_windows(self, spec: ModelSpec, since_ms: int) -> dict[Window, JudgedWindow]:
         """Decide every window since then, each by the version that speaks for it."""
@@ -145,11 +151,13 @@ class Judge:
         rule: AlertRule,
         last: LastAlert | None,
         windows: Mapping[Window, JudgedWindow],
+        judged_to: dict[str, int],
     ) -> list[Alert]:
         observations = [
             Observation(*window, each.verdict.decision, each.verdict.reading.revision if each.verdict.reading else 0)
             for window, each in sorted(windows.items())
         ]
+        _note_decided(judged_to, name, observations)
         spec = history.latest.spec
         alerts = []
         for transition in advance(observations, _stand(last), rule.for_):
@@ -185,6 +193,7 @@ class Judge:
         last: Mapping[tuple[str, str], LastAlert],
         windows: Mapping[Window, JudgedWindow],
         newest_start: int,
+        judged_to: dict[str, int],
     ) -> list[Alert]:
         spec = history.latest.spec
         segments = {segment for rule_name, segment in last if rule_name == name} | {""}
@@ -197,6 +206,8 @@ class Judge:
             decided = decide_windows(by_segment.get(segment, {}), _stand(standing))
             readings = {(each.observation.window_start, each.observation.window_end): each.reading for each in decided}
             transitions = advance([each.observation for each in decided], _stand(standing), rule.for_)
+            if not segment:
+                _note_decided(judged_to, name, [each.observation for each in decided])
             if standing is not None and not segment and (update := _find_assessment(standing, windows)):
                 transitions = [update, *transitions]
             for transition in transitions:
@@ -259,7 +270,12 @@ class Judge:
         )
 
     def _judge_fairness(
-        self, spec: ModelSpec, name: str, rule: AlertRule, last: Mapping[tuple[str, str], LastAlert]
+        self,
+        spec: ModelSpec,
+        name: str,
+        rule: AlertRule,
+        last: Mapping[tuple[str, str], LastAlert],
+        judged_to: dict[str, int],
     ) -> list[Alert]:
         """One alert a segment key: a window is unfair where any disparity of the version that speaks is."""
         since = min(_read_from(last, name, key) for key in spec.segments)
@@ -278,6 +294,7 @@ class Judge:
                     decision: Decision = "alert" if row.status == "alert" else "ok"
                     observations.append(Observation(*window, decision, max(each.revision for each in mine)))
             standing = last.get((name, key))
+            _note_decided(judged_to, name, observations)
             for transition in advance(observations, _stand(standing), rule.for_):
                 reading = readings.get((transition.window_start, transition.window_end))
                 alerts.append(
@@ -342,6 +359,12 @@ def _read_from(last: Mapping[tuple[str, str], LastAlert], rule: str, segment: st
     if alert is None:
         return _EARLIEST_MS
     return alert.window_start if alert.state == "resolved" else alert.first_window_start
+
+
+def _note_decided(judged_to: dict[str, int], rule: str, observations: Sequence[Observation]) -> None:
+    """Keep the end of the newest window of a rule that was decided."""
+    ends = [each.window_end for each in observations if each.decision != "unknown"]
+    judged_to[rule] = max([judged_to.get(rule, 0), *ends])
 
 
 def _stand(last: LastAlert | None) -> Standing | None:

@@ -74,6 +74,13 @@ class World:
         self, version: int = 1, changed: Mapping[str, Any] | None = None, **resources: Any
     ) -> PublishedSpec:
         """Publish the model's spec, with the keys of `changed` other than usual."""
+        published = self.make_spec(RetrainSpec(resources=ResourceSpec(**resources)), version, changed)
+        self.send("specs", published.key, encode_published(published))
+        return published
+
+    def make_spec(
+        self, retrain: RetrainSpec, version: int = 1, changed: Mapping[str, Any] | None = None
+    ) -> PublishedSpec:
         spec = ModelSpec(
             model=self.model,
             task="binary",
@@ -82,14 +89,12 @@ class World:
             features={"amount": FeatureSpec(type="number"), "country": FeatureSpec(type="category")},
             performance=default_performance("binary"),
             alerts=default_alerts(),
-            retrain=RetrainSpec(resources=ResourceSpec(**resources)),
+            retrain=retrain,
         )
         spec = msgspec.structs.replace(spec, **(changed or {}))
-        published = PublishedSpec(
+        return PublishedSpec(
             spec=spec, spec_version=version, effective_from=0, published_at=0, reference_hash="r", reference_rows=1
         )
-        self.send("specs", published.key, encode_published(published))
-        return published
 
     def send(self, topic: str, key: str, value: bytes) -> None:
         producer = Producer(self.runtime.kafka)
@@ -126,7 +131,7 @@ class World:
         columns = self.rows(number).columns(self.model, "labels").take(np.arange(int(ROWS * share)))
         insert_events(self.ch, columns, "labels", TOPIC_ID, 0)
 
-    def request(self, manual: bool = False) -> str:
+    def request(self, manual: bool = False, num_times: int = 1) -> str:
         """Ask for a retraining, as stage 3 does when the harm of the first harmed window is known."""
         start = START_MS + HARMED * SIZE_MS
         rule = "manual" if manual else "harm"
@@ -142,7 +147,11 @@ class World:
             requested_at=SystemClock().now_ms(),
             manual=manual,
         )
-        self.send("retrain-requests", self.model, encode_event(request))
+        producer = Producer(self.runtime.kafka)
+        for _ in range(num_times):
+            producer.produce(self.runtime.topics("retrain-requests"), self.model, encode_event(request))
+        producer.flush(20)
+        producer.close()
         return request.request_id
 
     def send_records(self, number: int) -> list[str]:

@@ -13,21 +13,19 @@ from retrain.readiness import check_readiness
 from schemas.connections import Runtime
 from schemas.errors import DriftloopError, Retryable
 from schemas.events import RetrainRequest
-from schemas.identity import request_id
 from schemas.instants import format_instant
 from schemas.spec import PublishedSpec
 from schemas.topics import INBOUND, MONITOR
-from store.alerts import read_fired_alerts
 from store.client import ClickHouse
-from store.jobs import read_job, read_open_jobs
+from store.jobs import read_open_jobs
 from store.judgements import is_judged
 from store.log.followers import RoleFollower, SpecFollower
 from store.log.offsets import read_end_offsets
 from store.markers import read_sink_markers
 from store.overview import count_scored
+from store.retrain_requests import read_untaken
 from store.summaries import read_markers, read_stamps
 from store.windows import read_label_counts, read_measured_labels, read_measured_windows
-from streams.logic.policy import Fired, decide_retraining
 
 POLL_S = 0.1
 EXTERNAL = "external"
@@ -156,16 +154,5 @@ class Settling:
                 champion = role_map.roles.get("champion") if role_map else None
                 if not check_readiness(self.store, request, published.spec, champion).reason:
                     return f"the retraining {job.job_id}"
-        retrain = published.spec.retrain
-        if retrain is None:
-            return ""
-        fired = [
-            Fired(alert.rule, alert.segment, alert.alert_id, alert.first_window_start, alert.fired_window_end)
-            for alert in read_fired_alerts(self.store, self.model)
-        ]
-        for alert in fired:
-            if decide_retraining(alert, fired, retrain.on, retrain.cooldown_ms).wanted:
-                wanted = request_id(self.model, alert.rule, alert.first_window_start)
-                if read_job(self.store, wanted) is None:
-                    return f"the trainer to take the request {wanted}"
-        return ""
+        untaken = read_untaken(self.store, self.model) if published.spec.retrain else []
+        return f"the trainer to take the request {untaken[0]}" if untaken else ""

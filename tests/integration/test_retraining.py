@@ -150,6 +150,23 @@ def test_trainer_killed_in_the_middle_of_a_job_completes_it_once(world: World, s
     assert world.ch.query("SELECT epoch, count() FROM roles GROUP BY epoch") == [(1, 2)]
 
 
+def test_a_thousand_equal_requests_start_one_job(world: World, start: START) -> None:
+    for number in (0, 1, 2, 3):
+        world.store_window(number, share_labelled=1.0)
+    start("train")
+    job_id = world.request(num_times=1000)
+    wait_until(lambda: world.job(job_id).get("state") == "promoted", 300, "the promotion")
+    # Asked for again when it is over, it does not start again either: the next job behind them is taken in order.
+    assert world.request(num_times=10) == job_id
+    other = world.request(manual=True)
+    wait_until(lambda: bool(world.job(other)), 60, "the request behind them")
+    assert world.ch.query("SELECT job_id, attempt FROM jobs WHERE job_id != {other:String}", {"other": other}) == [
+        (job_id, 1)
+    ]
+    assert [event.type for event in read_events(world, job_id)].count("started") == 1
+    assert world.ch.query("SELECT count() FROM versions") == [(1,)]
+
+
 def test_lost_race_for_the_roles_is_decided_again(world: World, start: START) -> None:
     """Someone names the outside model champion by hand first: the job's map comes second, and takes the next epoch."""
     by_hand = RoleMap(model=world.model, epoch=1, roles={"champion": "external"}, at=0, changed_at=0, reason="by hand")
