@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -99,6 +99,22 @@ class ClickHouse:
     def query_arrow(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
         """Result of a query as an Arrow table; texts are Arrow strings."""
         return self._call(lambda client: client.query_arrow(sql, parameters=_plain(parameters), use_strings=True))
+
+    def query_blocks(
+        self, sql: str, parameters: Mapping[str, Any] | None, take: Callable[[pa.RecordBatch], pa.Table]
+    ) -> list[pa.Table]:
+        """What `take` makes of each block of a query's result, of which one at a time is in memory."""
+
+        def read(client: Any) -> list[pa.Table]:
+            try:
+                with client.query_arrow_stream(sql, parameters=_plain(parameters), use_strings=True) as blocks:
+                    return [take(block) for block in blocks]
+            except (pa.ArrowInvalid, OSError) as error:
+                # What goes wrong after the first block comes as its text where the next one should be.
+                raise Retryable(f"ClickHouse at {self.connection.url} broke off: {_first_line(error)}") from error
+
+        taken: list[pa.Table] = self._call(read)
+        return taken
 
     def query_frame(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Result of a query as a DataFrame; nullable numbers are float64 with NaN."""

@@ -107,10 +107,13 @@ def read_training_rows(ch: ClickHouse, model: str, start_ms: int, end_ms: int) -
     """Features with their labels, start ≤ ts < end, ordered by (ts, record_id); rows without a label are left out.
 
     Features come from `records` if the model has any in the interval, else from predictions, once per record_id.
-    Columns: record_id, ts, `f:NAME`, `t:NAME`, label, label_text.
+    Columns: record_id, ts, `f:NAME`, `t:NAME`, label, label_text. Read block by block, so that the rows are in memory
+    as columns only, not beside the maps in which they come.
     """
     sql, parameters = describe_training_query(model, start_ms, end_ms, input_source(ch, model, start_ms, end_ms))
-    return _flatten(ch.query_arrow(sql, parameters))
+    blocks = ch.query_blocks(sql, parameters, lambda block: _flatten(pa.table(block)))
+    # A block that holds no value of a feature has no column of it. The answer without rows has no block either.
+    return pa.concat_tables(blocks, promote_options="default") if blocks else _flatten(ch.query_arrow(sql, parameters))
 
 
 def describe_training_query(model: str, start_ms: int, end_ms: int, source: Source) -> tuple[str, dict[str, Any]]:

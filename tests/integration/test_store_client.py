@@ -62,3 +62,19 @@ def test_a_closed_or_unreachable_store_can_be_used_again(server: EmbeddedClickHo
     for _ in range(2):
         with pytest.raises(Retryable):
             away.query("SELECT 1")
+
+
+def test_answer_that_breaks_off_after_its_first_blocks_is_retryable(server: EmbeddedClickHouse) -> None:
+    store = ClickHouse(ClickHouseConnection(server.url, database="default"))
+    late = "SELECT throwIf(number = 900000, 'too late') AS found FROM numbers(1000000) SETTINGS max_block_size = 65536"
+    taken: list[int] = []
+
+    def take(block: pa.RecordBatch) -> pa.Table:
+        taken.append(block.num_rows)
+        return pa.table(block)
+
+    with pytest.raises(Retryable, match="broke off"):
+        store.query_blocks(late, None, take)
+    assert taken
+    assert sum(map(len, store.query_blocks("SELECT * FROM numbers(70000)", None, pa.table))) == 70_000
+    store.close()

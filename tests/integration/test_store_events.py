@@ -191,6 +191,26 @@ def test_training_rows_take_features_once_and_in_time_order(ch: ClickHouse) -> N
     assert read_training_rows(ch, "train", START_MS, START_MS + HOUR_MS).column("f:amount").to_pylist() == [99.0]
 
 
+def test_training_rows_are_joined_from_the_blocks_in_which_they_come(ch: ClickHouse) -> None:
+    """Rows of more than one block of the server's; one feature is in the first of them only."""
+    num_rows = 150_000
+    ids, at = [f"r{row:06}" for row in range(num_rows)], (START_MS + np.arange(num_rows)).tolist()
+    records = _records("blocks", ids, at, list(range(num_rows)))
+    records.numbers["early"] = np.where(np.arange(num_rows) < 100, 7.0, np.nan)
+    insert_events(ch, records, "records", TOPIC_ID, 0)
+    places = list(range(num_rows))
+    insert_events(ch, _labels("blocks", ids, at, places, [float(row % 2) for row in places]), "labels", TOPIC_ID, 0)
+    rows = read_training_rows(ch, "blocks", START_MS, START_MS + HOUR_MS)
+    assert rows["record_id"].num_chunks > 1
+    assert rows["record_id"].to_pylist() == ids
+    assert rows["f:amount"].to_pylist() == places
+    assert rows["label"].to_pylist() == [float(row % 2) for row in places]
+    early = rows["f:early"].to_pandas()
+    assert early.notna().sum() == 100
+    assert (early[:100] == 7.0).all()
+    assert read_training_rows(ch, "blocks", 0, 1).num_rows == 0
+
+
 def test_blocks_of_several_models_and_partitions_go_in_one_insert(ch: ClickHouse) -> None:
     blocks = [
         event_rows(_records(f"many{n}", ["a"], [START_MS + n * 40 * 24 * HOUR_MS], [n]), "records", TOPIC_ID, n)

@@ -12,6 +12,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from retrain.card import write_card
+from retrain.compilation import choose_compilation
 from retrain.device import pin_threads, repeatable
 from retrain.encoders import ImageEncoder
 from retrain.images import ImageInput
@@ -320,3 +321,36 @@ def test_manifest_of_another_format_is_refused() -> None:
     old = msgspec.json.encode({**msgspec.json.decode(files[MANIFEST]), "format": 1, "network": {"hidden": [64]}})
     with pytest.raises(ValueError, match="has format 1; this release reads format 2"):
         load_model({**files, MANIFEST: old})
+
+
+@pytest.mark.parametrize(
+    ("device", "num_steps", "is_heavy", "deterministic", "expected"),
+    [
+        ("cpu", 10**9, False, False, "none"),
+        ("cuda", 1_000, False, False, "none"),
+        ("cuda", 10**6, False, False, "graphs"),
+        ("cuda", 10**6, True, False, "kernels"),
+        ("cuda", 10**6, False, True, "none"),
+    ],
+)
+def test_compilation_is_decided_by_the_size_of_the_job(
+    device: str, num_steps: int, is_heavy: bool, deterministic: bool, expected: str
+) -> None:
+    found = choose_compilation(torch.device(device), num_steps, is_heavy=is_heavy, deterministic=deterministic)
+    assert found == expected
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_a_compiled_network_trains_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU only the tracing is tested: the traced graph is run as it is."""
+    compiled = []
+
+    def trace(network: torch.nn.Module, **options: object) -> object:
+        compiled.append(options)
+        return torch._dynamo.optimize("eager", nopython=True)(network)
+
+    expected = train(epochs=2).weights
+    monkeypatch.setattr(torch, "compile", trace)
+    monkeypatch.setattr("retrain.training.choose_compilation", lambda *_, **__: "graphs")
+    assert train(epochs=2).weights == expected
+    assert compiled == [{"mode": "reduce-overhead", "dynamic": False}] * 2
