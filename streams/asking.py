@@ -78,7 +78,7 @@ class Requester:
         decisions = decide_retraining(triggers.causes, triggers.asked, spec.retrain)
         for each in decisions:
             self._say(spec, each)
-        made = [(_make_request(spec, each.cause, self._clock.now_ms()), each) for each in decisions if each.wanted]
+        made = [(make_request(spec, each.cause, self._clock.now_ms()), each) for each in decisions if each.wanted]
         insert_requests(self._ch, [(request, each.cause.first, each.at) for request, each in made])
         requests = [request for request, _ in made]
         if requests:
@@ -152,7 +152,8 @@ def find_declared_from(history: ModelHistory) -> int:
     return since
 
 
-def _make_request(spec: ModelSpec, cause: Cause, clock_ms: int) -> RetrainRequest:
+def make_request(spec: ModelSpec, cause: Cause, clock_ms: int) -> RetrainRequest:
+    """Give the request of a cause; but for the clock, always the same."""
     size_ms = spec.windows.size_ms
     return RetrainRequest(
         request_id=identity.request_id(spec.model, cause.rule, cause.first),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from driftloop.retrain_explained import explain_retraining, list_sentences
 from retrain.permission import find_hold, find_unworthy
 from schemas import identity
 from schemas.clock import SystemClock
@@ -239,3 +240,58 @@ def test_a_job_that_costs_more_than_it_can_gain_is_not_worth_it(store: ClickHous
     assert find_unworthy(store, request, spec).endswith("that is 75 an hour, 100 are needed")
     cheap = Judged(store, "costly", cost_aware=CostAwareSpec(min_gain_per_hour=75.0))
     assert find_unworthy(store, request, cheap.published.spec) == ""
+
+
+def explain(judged: Judged) -> tuple[dict[str, Any], str]:
+    facts = explain_retraining(judged.ch, ModelHistory([judged.published]), None, SystemClock().now_ms())
+    return facts, "\n".join(list_sentences(facts))
+
+
+def test_explain_says_why_a_retraining_would_or_would_not_start(store: ClickHouse) -> None:
+    judged = Judged(
+        store, "told", schedule="0 3 * * *", new_labels=100_000, budget=BudgetSpec(jobs=2, per_ms=7 * 24 * HOUR_MS),
+        quiet_hours=QuietHoursSpec(from_="00:00", to="23:59"),
+    )  # fmt: skip
+    facts, words = explain(judged)
+    assert (facts["asks"], words) == (False, "told: no window is measured yet, so nothing can ask.")
+
+    for number in range(3):
+        judged.world.store_window(number, share_labelled=1.0)
+    facts, words = explain(judged)
+    assert facts["verdict"] == "no retraining would start: nothing asks for one"
+    assert "  harm: no alert stands\n" in words
+    assert "  schedule: 0 3 * * * has not come since the data began; it comes at 2025-12-30T03:00:00.000Z\n" in words
+    assert "  new_labels: 4,500 of 100,000 labels have come since the last training\n" in words
+    assert "  cooldown: 6h; nothing has asked yet\n" in words
+    assert "  budget: 0 of 2 requests are used in 7d\n" in words
+    assert facts["rows"]["of"] == "for a request by hand"
+    assert facts["rows"]["ready"]
+
+    judged.alert("harm", 2)
+    facts, words = explain(judged)
+    assert facts["asks"]
+    assert not facts["can_start"]
+    assert facts["verdict"].startswith("harm asks, but its job waits until window 2025-12-29T10:10:00.000Z")
+    judged.world.store_window(3, share_labelled=1.0)
+    facts, words = explain(judged)
+    # One minute of the day is not quiet.
+    assert facts["quiet_hours"]["quiet"] == (not facts["can_start"])
+    assert facts["rows"]["of"] == "for harm"
+    assert facts["rows"]["train"] == ["2025-12-29T09:20:00.000Z", "2025-12-29T10:10:00.000Z"]
+
+    judged.look(3)
+    assert [each.rule for each in judged.requests] == ["harm"]
+    facts, words = explain(judged)
+    assert "the alert of window 2025-12-29T09:53:20.000Z has asked for its retraining" in words
+    assert "  budget: 1 of 2 requests are used in 7d\n" in words
+    assert facts["cooldown"]["left_s"] == 6 * 3600 - SIZE_MS / 1000
+    judged.alert("harm", 2, "resolved")
+    judged.alert("harm", 3)
+    facts, words = explain(judged)
+    assert "must wait: cooldown (another retraining was asked for less than the cooldown away" in words
+    assert facts["verdict"].startswith("no retraining would start: harm does not ask, because another retraining")
+
+    insert_job(store, JobRow(job_id="told-1", model="told", rule="harm", request="{}", requested_at=0, reason="waits"))
+    facts, words = explain(judged)
+    assert facts["open_jobs"] == [{"job_id": "told-1", "state": "waiting", "rule": "harm", "reason": "waits"}]
+    assert "job told-1 (harm) is waiting: waits" in words
