@@ -39,10 +39,18 @@ def choose_device(accelerator: str) -> torch.device:
     return torch.device("cuda" if available and accelerator != "cpu" else "cpu")
 
 
-def pin_threads() -> int:
-    """Fix the number of CPU threads, so that results repeat and a busy machine does not thrash."""
-    torch.set_num_threads(_NUM_THREADS)
-    return _NUM_THREADS
+def pin_threads(num_threads: int | None = None) -> int:
+    """Fix the number of CPU threads, so that results repeat and a busy machine does not thrash; returns it."""
+    num_threads = num_threads or _NUM_THREADS
+    torch.set_num_threads(num_threads)
+    return num_threads
+
+
+def hold_gpu_memory(device: torch.device, memory_bytes: int | None) -> None:
+    """Let this process allocate no more of a GPU's memory than that; beyond it PyTorch says that memory is short."""
+    if device.type == "cuda" and memory_bytes is not None:
+        share = min(1.0, memory_bytes / torch.cuda.get_device_properties(device).total_memory)
+        torch.cuda.set_per_process_memory_fraction(share, device)
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:

@@ -25,12 +25,14 @@ from measures.performance import measure_performance, primary_metric
 from retrain.card import write_card
 from retrain.card_facts import CARD_JSON, build_card, encode_card, find_queries
 from retrain.champion import arrange_challenger
-from retrain.device import choose_device, pin_threads, repeatable
+from retrain.checkpoints import Checkpoints
+from retrain.device import choose_device, hold_gpu_memory, pin_threads, repeatable
 from retrain.evaluation import Evaluation, evaluate_challenger
 from retrain.gate_budgets import without_times
 from retrain.limits import is_out_of_memory, limit_memory, measure_use
 from retrain.network import NetworkConfig, configure_network
 from retrain.order import (
+    BatchHalved,
     EpochTrained,
     JobFinished,
     JobInterrupted,
@@ -39,6 +41,7 @@ from retrain.order import (
     JobUnfit,
     NetworkTrained,
     ResourcesUsed,
+    Resumed,
     Snapshotted,
     decode_order,
     describe_report,
@@ -123,7 +126,8 @@ class _Training:
         self.spec = order.published.spec
         self.settings = self.spec.retrain or RetrainSpec()
         self.device = choose_device(self.settings.resources.accelerator)
-        self.num_threads = pin_threads()
+        self.num_threads = pin_threads(self.settings.resources.cpus)
+        hold_gpu_memory(self.device, self.settings.resources.gpu_memory_bytes)
         self.data_hash = hashlib.sha256(f"{train.sha256}\n{gate.sha256}\n".encode()).hexdigest()
         report(
             Snapshotted(
@@ -164,11 +168,34 @@ class _Training:
         self._started_s = self._epoch_started_s = self._clock.monotonic_s()
         self.network: nn.Module
         with repeatable(settings.deterministic):
-            self.network, self.num_epochs = train_network(
-                self.network_config, self.target, data, self.config, self._report_epoch, self.start.weights
-            )
+            while True:
+                try:
+                    self.network, self.num_epochs = self._train_network(data)
+                    break
+                except (MemoryError, RuntimeError) as error:
+                    if not is_out_of_memory(error) or self.config.batch_rows == 1:
+                        raise
+                    self._halve_batch(str(error))
         self.model = TrainedModel(self.network, self.network_config, self.preprocessing, self.target)
         self._report(NetworkTrained(num_epochs=self.num_epochs, seconds=self._clock.monotonic_s() - self._started_s))
+
+    def _train_network(self, data: TrainingRows) -> tuple[nn.Module, int]:
+        """Train, going on from where another attempt of this job came to, if it did the same."""
+        same = (self._order.job_id, self.data_hash, self.network_config, self.config, read_code_version())
+        key = hashlib.sha256(msgspec.json.encode(same)).hexdigest()
+        checkpoints = Checkpoints(self._order.artifacts, self._order.job_id, key)
+        if checkpoints.last is not None:
+            facts = checkpoints.last.facts
+            self._report(Resumed(phase=facts["phase"], num_epochs=facts["num_done"]))
+        return train_network(
+            self.network_config, self.target, data, self.config, self._report_epoch, self.start.weights, checkpoints
+        )
+
+    def _halve_batch(self, reason: str) -> None:
+        self.config = msgspec.structs.replace(self.config, batch_rows=self.config.batch_rows // 2)
+        self._report(BatchHalved(batch_rows=self.config.batch_rows, reason=reason.splitlines()[0][:200]))
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _report_epoch(self, epoch: EpochMeasured) -> None:
         now_s = self._clock.monotonic_s()

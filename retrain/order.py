@@ -65,6 +65,13 @@ class NetworkTrained(msgspec.Struct, frozen=True, kw_only=True, tag="trained"):
     seconds: float
 
 
+class Resumed(msgspec.Struct, frozen=True, kw_only=True, tag="resumed"):
+    """Training goes on from an earlier attempt's checkpoint: `search` finds the number of epochs, `final` uses it."""
+
+    phase: str
+    num_epochs: int
+
+
 class BatchHalved(msgspec.Struct, frozen=True, kw_only=True, tag="batch_halved"):
     """Memory was short, so training began again with half as many rows a step."""
 
@@ -110,7 +117,15 @@ class JobInterrupted(msgspec.Struct, frozen=True, kw_only=True, tag="interrupted
 
 
 JobReport = (
-    Snapshotted | EpochTrained | NetworkTrained | BatchHalved | ResourcesUsed | JobFinished | JobUnfit | JobInterrupted
+    Snapshotted
+    | Resumed
+    | EpochTrained
+    | NetworkTrained
+    | BatchHalved
+    | ResourcesUsed
+    | JobFinished
+    | JobUnfit
+    | JobInterrupted
 )
 
 _ORDERS = msgspec.json.Decoder(JobOrder)
@@ -131,6 +146,8 @@ def describe_report(report: JobReport) -> str:
             return f"epoch {report.epoch}: {losses}{metric}, {report.seconds:.2f} s"
         case NetworkTrained():
             return f"trained for {report.num_epochs} epochs in {report.seconds:.2f} s"
+        case Resumed():
+            return f"goes on from a checkpoint, behind epoch {report.num_epochs} of phase {report.phase}"
         case BatchHalved():
             return f"memory was short ({report.reason}): begins again with {report.batch_rows} rows a step"
         case ResourcesUsed():

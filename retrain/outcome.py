@@ -24,10 +24,12 @@ from retrain.order import (
     JobUnfit,
     NetworkTrained,
     ResourcesUsed,
+    Resumed,
     Snapshotted,
 )
 from retrain.promotion import ChampionChangedError, Roles
 from schemas.clock import Clock
+from schemas.events import RoleMap
 from store.client import ClickHouse
 from store.gates import insert_gates
 from store.jobs import EpochRow, insert_epoch
@@ -72,6 +74,8 @@ class Outcome:
                 job.record(None, **fields)
             case EpochTrained():
                 self._record_epoch(report)
+            case Resumed():
+                job.record("resumed", msgspec.structs.asdict(report))
             case BatchHalved():
                 job.record("batch_halved", msgspec.structs.asdict(report))
             case ResourcesUsed():
@@ -137,8 +141,7 @@ class Outcome:
             self.interruption = str(error)
             return False
         self._roles.refresh()
-        reason = f"version {version} is champion, {self._order.champion} its shadow"
-        job.end("promoted", "promoted", reason, {**detail, "epoch": role_map.epoch, "roles": role_map.roles})
+        conclude_promoted(job, role_map)
         return True
 
     def _record_version(self, finished: JobFinished) -> str:
@@ -168,3 +171,12 @@ class Outcome:
         )
         insert_gates(self._ch, job.model, version, job.job_id, finished.gates, self._clock.now_ms())
         return version
+
+
+def conclude_promoted(job: OpenJob, role_map: RoleMap) -> None:
+    """Close a job whose version has become champion."""
+    roles = role_map.roles
+    version, shadow = roles["champion"], roles.get("shadow", "")
+    reason = f"version {version} is champion" + (f", {shadow} its shadow" if shadow else "")
+    detail = {"passed": True, "version": version, "verdict": role_map.reason, "epoch": role_map.epoch, "roles": roles}
+    job.end("promoted", "promoted", reason, detail, version=version, verdict=role_map.reason)

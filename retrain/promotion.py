@@ -46,6 +46,10 @@ class Roles:
         role_map = self._follower.current(model)
         return role_map.roles.get("champion") if role_map else None
 
+    def find_promotion(self, job_id: str) -> RoleMap | None:
+        """Return the role map with which a job has promoted its version, None if it has not; as of the last refresh."""
+        return self._of_job.get(job_id)
+
     def promote(self, model: str, version: str, champion: str, reason: str, job_id: str) -> RoleMap:
         """Make `version` the champion in place of `champion`, which becomes the shadow.
 

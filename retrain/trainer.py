@@ -15,12 +15,13 @@ from typing import Any
 
 import msgspec
 
+from retrain.checkpoints import remove_checkpoints
 from retrain.claims import HEARTBEAT_S, ClaimLog
 from retrain.launching import RunningJob, start_job
 from retrain.limits import Machine
 from retrain.open_job import OpenJob
 from retrain.order import JobOrder
-from retrain.outcome import Outcome
+from retrain.outcome import Outcome, conclude_promoted
 from retrain.permission import find_hold, find_unworthy
 from retrain.promotion import Roles
 from retrain.readiness import SETTLE_S, Readiness, check_readiness, find_overdue
@@ -196,6 +197,12 @@ class Trainer:
         if published is None:
             self._end(job, "cancelled", "cancelled", f"there is no model {job.row.model!r} any more")
             return
+        promoted = self._roles.find_promotion(job.row.job_id)
+        if promoted is not None:
+            # Whoever had the job was gone before it could say so; to compare the new champion with itself is no use.
+            conclude_promoted(job, promoted)
+            self._forget(job)
+            return
         num_started = self._claims.count_started(job.row.job_id)
         if num_started >= _NUM_ATTEMPTS_MAX:
             self._end(job, "failed", "failed", f"given up after {num_started} attempts, none of which ended")
@@ -324,6 +331,7 @@ class Trainer:
         self._jobs.pop(job.row.job_id, None)
         if job.row.state not in OPEN_STATES:
             self._claims.forget(job.row.job_id)
+            remove_checkpoints(self._runtime.artifacts, job.row.job_id)
 
     def _find_spec(self, model: str) -> PublishedSpec | None:
         self._specs.refresh()

@@ -10,11 +10,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import msgspec
 import torch
 from torch import Tensor, nn
 
+from retrain.checkpoints import Checkpoint, Checkpoints
 from retrain.compilation import choose_compilation, compile_network
 from retrain.device import autocast
 from retrain.network import NetworkConfig
@@ -111,6 +113,7 @@ def train_network(
     config: TrainingConfig,
     report: Callable[[EpochMeasured], None],
     weights: Mapping[str, Tensor] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[nn.Module, int]:
     """Train on rows in the order of time; return the network and its number of epochs.
 
@@ -118,50 +121,63 @@ def train_network(
     when the world has changed, so a second network then learns from all rows for that many epochs.
     Without early stopping there is one network, which learns from all rows for all epochs. Layers that
     `weights` names begin with those. On one device with one number of threads, equal arguments give
-    equal weights, bit for bit.
+    equal weights, bit for bit, also when training goes on from the last of `checkpoints`.
     """
     weights = weights or {}
+    checkpoint = checkpoints.last if checkpoints is not None else None
     num_epochs = config.max_epochs
     is_final = config.patience_epochs is None
-    if not is_final:
+    if not is_final and (checkpoint is None or checkpoint.facts["phase"] == _SEARCH):
         num_validation = max(1, int(len(rows) * config.validation_share))
-        fit_rows = rows.take(0, len(rows) - num_validation)
         validation = rows.take(len(rows) - num_validation, len(rows))
-        num_epochs = _find_num_epochs(network_config, target, fit_rows, validation, config, report, weights)
+        fit_rows = rows.take(0, len(rows) - num_validation)
+        search = TrainingRun(network_config, target, fit_rows, config, num_epochs, weights)
+        num_epochs = _find_num_epochs(search, validation, config.patience_epochs, report, checkpoints, checkpoint)
+        checkpoint = None
+    elif not is_final and checkpoint is not None:
+        num_epochs = checkpoint.facts["num_epochs"]
     run = TrainingRun(network_config, target, rows, config, num_epochs, weights)
-    for epoch in range(1, num_epochs + 1):
+    if checkpoint is not None:
+        run.resume(checkpoint)
+    while run.num_done < num_epochs:
         loss = run.run_epoch()
         if is_final:
-            report(EpochMeasured(epoch, loss, math.nan, torch.empty(0, target.num_outputs)))
+            report(EpochMeasured(run.num_done, loss, math.nan, torch.empty(0, target.num_outputs)))
+        if checkpoints is not None:
+            checkpoints.save(partial(run.checkpoint, phase=_FINAL, num_epochs=num_epochs))
     return run.network, num_epochs
 
 
+# A training's two phases, as its checkpoints name them.
+_SEARCH, _FINAL = "search", "final"
+
+
 def _find_num_epochs(
-    network_config: NetworkConfig,
-    target: Target,
-    rows: TrainingRows,
+    run: TrainingRun,
     validation: TrainingRows,
-    config: TrainingConfig,
+    patience_epochs: int | None,
     report: Callable[[EpochMeasured], None],
-    weights: Mapping[str, Tensor],
+    checkpoints: Checkpoints | None,
+    checkpoint: Checkpoint | None,
 ) -> int:
-    assert config.patience_epochs is not None
-    run = TrainingRun(network_config, target, rows, config, config.max_epochs, weights)
+    assert patience_epochs is not None
     best_loss, best_epoch = math.inf, 1
-    for epoch in range(1, config.max_epochs + 1):
+    if checkpoint is not None:
+        run.resume(checkpoint)
+        best_loss, best_epoch = checkpoint.facts["best_loss"], checkpoint.facts["best_epoch"]
+    while run.num_done < run.num_epochs and run.num_done - best_epoch < patience_epochs:
         loss = run.run_epoch()
-        outputs = compute_outputs(run.network, validation.inputs, network_config.block_rows, rows.device)
-        validation_loss = float(target.compute_loss(outputs, validation.truth.to(rows.device)))
-        report(EpochMeasured(epoch, loss, validation_loss, outputs))
+        validation_loss, outputs = run.measure(validation)
+        report(EpochMeasured(run.num_done, loss, validation_loss, outputs))
         if validation_loss < best_loss:
-            best_loss, best_epoch = validation_loss, epoch
-        elif epoch - best_epoch >= config.patience_epochs:
-            break
+            best_loss, best_epoch = validation_loss, run.num_done
+        if checkpoints is not None:
+            checkpoints.save(partial(run.checkpoint, phase=_SEARCH, best_loss=best_loss, best_epoch=best_epoch))
     return best_epoch
 
 
 class TrainingRun:
-    """One network on its way through `num_epochs` of one schedule."""
+    """One network on its way through `num_epochs` of one schedule, of which `num_done` are over."""
 
     def __init__(
         self,
@@ -173,7 +189,9 @@ class TrainingRun:
         weights: Mapping[str, Tensor],
     ) -> None:
         torch.manual_seed(config.seed)
+        self.num_epochs, self.num_done = num_epochs, 0
         self.network = network_config.build()
+        self._block_rows = network_config.block_rows
         if weights:
             self.network.load_state_dict(dict(weights), strict=False)
         self.network.to(rows.device)
@@ -185,7 +203,8 @@ class TrainingRun:
         )
         num_steps = num_epochs * -(-len(rows) // config.batch_rows)
         rates, momenta = plan_one_cycle(config.learning_rate, num_steps)
-        self._plan = iter(zip(rates.tolist(), momenta.tolist(), strict=True))
+        self._plan = list(zip(rates.tolist(), momenta.tolist(), strict=True))
+        self._num_steps = 0
         compilation = choose_compilation(
             rows.device, num_steps, is_heavy=network_config.convolutions, deterministic=config.deterministic
         )
@@ -199,7 +218,8 @@ class TrainingRun:
         total = torch.zeros((), device=device)
         (group,) = self._optimizer.param_groups
         for inputs, truth in rows.batch(order, self._batch_rows):
-            group["lr"], momentum = next(self._plan)
+            group["lr"], momentum = self._plan[self._num_steps]
+            self._num_steps += 1
             group["betas"] = (momentum, group["betas"][1])
             self._optimizer.zero_grad(set_to_none=True)
             with autocast(device):
@@ -211,7 +231,43 @@ class TrainingRun:
         mean_loss = float(total) / len(rows)
         if not math.isfinite(mean_loss):
             raise ArithmeticError(f"training diverged: the loss is {mean_loss}")
+        self.num_done += 1
         return mean_loss
+
+    def measure(self, validation: TrainingRows) -> tuple[float, Tensor]:
+        """Return the loss on rows, and the outputs."""
+        device = self._rows.device
+        outputs = compute_outputs(self.network, validation.inputs, self._block_rows, device)
+        return float(self._target.compute_loss(outputs, validation.truth.to(device))), outputs
+
+    def checkpoint(self, **facts: Any) -> Checkpoint:
+        """Return all that the next epoch depends on."""
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for index, parameter in enumerate(self.network.parameters()):
+            for name, tensor in self._optimizer.state[parameter].items():
+                tensors[f"optimizer.{index}.{name}"] = tensor
+        tensors |= {"order": self._order.get_state(), "random": torch.get_rng_state()}
+        if self._rows.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self._rows.device)
+        return Checkpoint(tensors, {**facts, "num_done": self.num_done, "num_steps": self._num_steps})
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go back to where a checkpoint was made."""
+        self.num_done, self._num_steps = checkpoint.facts["num_done"], checkpoint.facts["num_steps"]
+        tensors = checkpoint.tensors
+        network = {name.removeprefix("network."): tensor for name, tensor in tensors.items() if name[:8] == "network."}
+        self.network.load_state_dict(network)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".", 2)
+                state.setdefault(int(index), {})[key] = tensor
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self._order.set_state(tensors["order"])
+        torch.set_rng_state(tensors["random"])
+        if "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"], self._rows.device)
 
 
 def compute_outputs(network: nn.Module, inputs: Inputs, block_rows: int, device: torch.device | None = None) -> Tensor:

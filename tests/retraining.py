@@ -9,6 +9,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -263,12 +264,21 @@ def bootstrap(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     broker.stop()
 
 
+@contextmanager
+def make_world(bootstrap: str, clickhouse_url: str, folder: Path) -> Iterator[World]:
+    """Give a world of its own on shared servers, its spec published."""
+    made = World.make(bootstrap, clickhouse_url, next(_NAMES), folder)
+    try:
+        made.publish_spec()
+        yield made
+    finally:
+        made.ch.close()
+
+
 @pytest.fixture
 def world(bootstrap: str, clickhouse_url: str, tmp_path: Path) -> Iterator[World]:
-    made = World.make(bootstrap, clickhouse_url, next(_NAMES), tmp_path)
-    made.publish_spec()
-    yield made
-    made.ch.close()
+    with make_world(bootstrap, clickhouse_url, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
