@@ -41,7 +41,7 @@ class CountTests:
         assert not model.segments
         self.model = model
         self.reference = reference
-        self.kinds = {name: each.type for name, each in model.features.items() if each.type in ("number", "category")}
+        self.kinds = {name: each.type for name, each in model.measured.items() if each.type in ("number", "category")}
         self.outputs = {"prediction": "number"} if model.task == "regression" else {}
         assert self.outputs
 

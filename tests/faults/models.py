@@ -5,6 +5,7 @@ Imports nothing of the product.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -27,6 +28,14 @@ class Feature:
     values: tuple[str, ...] | None = None
 
 
+# What describes a text: its characters, its words (with a letter in them), and how many characters are odd ones.
+DESCRIBE: dict[str, Callable[[str], float]] = {
+    "num_chars": len,
+    "num_words": lambda text: sum(any(letter.isalpha() for letter in word) for word in text.split()),
+    "non_letter_share": lambda text: sum(not (letter.isalpha() or letter == " ") for letter in text) / len(text),
+}
+
+
 @dataclass(frozen=True)
 class Model:
     """A model; a distance drifts from `threshold` on, or where it is None what the tests of counts say has drifted."""
@@ -47,6 +56,12 @@ class Model:
     @property
     def retention_ms(self) -> int:
         return self.retention * self.size_ms
+
+    @property
+    def measured(self) -> dict[str, Feature]:
+        """The features, and the numbers that describe those that are texts."""
+        texts = [name for name, feature in self.features.items() if feature.type == "text"]
+        return self.features | {f"{name}.{number}": Feature("number") for name in texts for number in DESCRIBE}
 
     def to_yaml(self) -> str:
         """Give the spec's file; the reference lies beside it."""
@@ -153,7 +168,8 @@ def make_rents(rng: np.random.Generator, num: int, drift: np.ndarray) -> pd.Data
     rooms = np.clip(np.round(area / 25 + rng.normal(0, 0.7, num)), 1, 9)
     kind = np.array(_KINDS)[rng.choice(3, num, p=[0.6, 0.3, 0.1])]
     rent = np.round(8 * area * (1 + 0.2 * (kind == "loft")) + rng.normal(0, 60, num), 2)
-    note = np.where(rng.random(num) < 0.9, "seen on a rainy day, twice", None)
+    draw = rng.random(num)
+    note = np.select([draw < 0.5 - 0.3 * drift, draw < 0.9], ["seen on a rainy day, twice", "as new!"], None)
     return pd.DataFrame(
         {
             "area": area,

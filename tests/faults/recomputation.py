@@ -143,7 +143,7 @@ class _Recomputation:
         counts = self.counts[start, ""]
         yield from self._tell_counts(start, "", counts)
         counted = self.counted_inputs.get((start, ""), self.counted_inputs[None])
-        for name, declared in self.model.features.items():
+        for name, declared in self.model.measured.items():
             column = counted[name]
             shares = {"null_share": int(column.isna().sum())}
             if declared.type == "category":
@@ -166,7 +166,7 @@ class _Recomputation:
             key = self._key(start, "", "", "", "quality", "volume_ratio")
             yield key, self._row(num_rows / (self.model.size_ms / 1000), "ok", num_rows)
         kinds = {"number": "number", "boolean": "category", "category": "category"}
-        for name, declared in self.model.features.items():
+        for name, declared in self.model.measured.items():
             if declared.type in kinds:
                 yield from self._measure_drift(start, "", rows, num_rows, name, kinds[declared.type])
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from tests.faults.log_order import Event, Replayed
-from tests.faults.models import HOUR_MS, Model
+from tests.faults.models import DESCRIBE, HOUR_MS, Model
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ def find_stored(replayed: Replayed) -> Stored:
 
 
 def name_roles(model: Model, reference: pd.DataFrame) -> pd.DataFrame:
-    return _to_numbers(model, reference.rename(columns={column: role for role, column in model.columns.items()}))
+    named = reference.rename(columns={column: role for role, column in model.columns.items()})
+    return _to_numbers(model, _describe(model, named))
 
 
 def take_once(events: list[Event]) -> list[Event]:
@@ -91,11 +92,20 @@ def tabulate(
         "label": [(label or {}).get(e.record_id) for e in events],
         **{name: [(e.body.get("features") or {}).get(name) for e in events] for name in model.features},
     }
-    table = _to_numbers(model, pd.DataFrame(columns, dtype=object))
+    table = _to_numbers(model, _describe(model, pd.DataFrame(columns, dtype=object)))
     return {None: table.iloc[:0], **dict(iter(table.groupby(["window", "version"])))}
 
 
+def _describe(model: Model, table: pd.DataFrame) -> pd.DataFrame:
+    """Add the numbers that describe texts; none where there is no text."""
+    numbers = {}
+    for name in model.measured.keys() - model.features.keys():
+        text, _, number = name.partition(".")
+        numbers[name] = [DESCRIBE[number](value) if isinstance(value, str) else None for value in table[text]]
+    return table.assign(**numbers)
+
+
 def _to_numbers(model: Model, table: pd.DataFrame) -> pd.DataFrame:
-    numeric = [name for name, feature in model.features.items() if feature.type in ("number", "boolean")]
+    numeric = [name for name, feature in model.measured.items() if feature.type in ("number", "boolean")]
     outputs = [name for name in ("prediction", "score", "label") if name in table]
     return table.astype(dict.fromkeys(numeric + outputs, float))
