@@ -1,8 +1,9 @@
 """How much faster is a training epoch of the tabular network than a plain PyTorch loop over a DataLoader?
 
-One network, one batch size, one optimizer and schedule, one thread, the same rows in memory; epochs of both alternate,
-and the best of each counts. The plain loop is as the tutorials write it: a TensorDataset, a shuffling DataLoader,
-AdamW, OneCycleLR. A second peer takes its batches by index, without a DataLoader.
+Networks of equal shape, one batch size, one optimizer and schedule, one thread, the same rows in memory; epochs of all
+alternate, and the best of each counts. The plain loop is as the tutorials write it: an embedding a category and linear
+layers, a TensorDataset, a shuffling DataLoader, AdamW, OneCycleLR. A second peer takes its batches by index, without a
+DataLoader.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bench.results import Limit, Result, compare
 from bench.surroundings import Options
 from bench.tabular import TabularRows, make_tabular
 from retrain.device import pin_threads
+from retrain.network import NetworkConfig, choose_embedding_width
 from retrain.tensors import TrainingRows
 from retrain.training import TrainingRun, configure_training
 
@@ -28,13 +30,35 @@ CPU = torch.device("cpu")
 Batches = Callable[[], Iterator[tuple[Tensor, ...]]]
 
 
+class PlainNetwork(nn.Module):
+    """The tabular network as one would write it for these columns."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        categories = config.schema.categories
+        width = choose_embedding_width(max(number for _, number in categories))
+        self.embeddings = nn.ModuleList(nn.Embedding(number, width) for _, number in categories)
+        layers: list[nn.Module] = []
+        inputs = len(config.schema.dense) + width * len(categories)
+        for hidden in config.hidden:
+            layers += [nn.Linear(inputs, hidden), nn.ReLU()]
+            inputs = hidden
+        self.layers = nn.Sequential(*layers, nn.Linear(inputs, config.schema.num_outputs))
+
+    def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
+        embedded = [embedding(codes[:, place]) for place, embedding in enumerate(self.embeddings)]
+        return self.layers(torch.cat([dense, *embedded], dim=1))
+
+
 class PlainLoop:
     """The peer: one network on its way through epochs of batches."""
 
     def __init__(self, rows: TabularRows, batch_rows: int, learning_rate: float, batches: Batches) -> None:
         torch.manual_seed(0)
         self._batches = batches
-        self._network = rows.config.build()
+        self._network = PlainNetwork(rows.config)
+        num_weights = sum(each.numel() for each in rows.config.build().parameters())
+        assert sum(each.numel() for each in self._network.parameters()) == num_weights
         self._optimizer = torch.optim.AdamW(self._network.parameters(), lr=learning_rate, weight_decay=1e-3)
         num_steps = NUM_EPOCHS * math.ceil(len(rows.truth) / batch_rows)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(self._optimizer, learning_rate, total_steps=num_steps)
@@ -45,7 +69,7 @@ class PlainLoop:
         losses = []
         for dense, codes, truth in self._batches():
             self._optimizer.zero_grad()
-            outputs = self._network(dense, codes, {})[:, 0]
+            outputs = self._network(dense, codes)[:, 0]
             loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs, truth)
             loss.backward()
             self._optimizer.step()
