@@ -25,6 +25,7 @@ See it at work:                     driftloop demo
 # Name → one line for the list of commands; the module is commands/<name with _>.py and holds a click command.
 COMMANDS = (
     "up", "init", "apply", "models", "status", "replay", "sql", "alerts", "report", "subscribe", "retrain", "jobs",
+    "promote", "rollback", "card",
     "topics", "doctor", "demo",
 )  # fmt: skip
 

@@ -18,6 +18,7 @@ from driftloop.settings import Endpoints, Settings, format_clickhouse_url, forma
 from driftloop.supervisor import Child, Supervisor
 from schemas.connections import ClickHouseConnection, KafkaConnection, Runtime
 from schemas.errors import ConfigurationError
+from store.artifacts import resolve_place
 from store.client import ClickHouse, wait_for_store
 from store.log import apply_topics
 from store.log.offsets import wait_for_log
@@ -143,7 +144,7 @@ class Stack:
                 "DRIFTLOOP_KAFKA_BOOTSTRAP_SERVERS": self.runtime.kafka.bootstrap_servers,
                 "DRIFTLOOP_CLICKHOUSE_URL": format_clickhouse_url(self.runtime.clickhouse),
                 "DRIFTLOOP_PARTITIONS": str(self.runtime.num_partitions),
-                "DRIFTLOOP_ARTIFACTS": str(Path(self.runtime.artifacts).resolve()),
+                "DRIFTLOOP_ARTIFACTS": resolve_place(self.runtime.artifacts),
             } | format_kafka_options(self.runtime.kafka)
         self.supervisor.add(Child(name, [sys.executable, *arguments], self.logs / f"{name}.log", environment))
 

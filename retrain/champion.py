@@ -6,16 +6,20 @@ Owns the alignment; the champion is never run again, because it may live outside
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from retrain.target import Scored, Task
+from schemas.spec import Task
 from store.client import ClickHouse
 from store.events import read_labelled
+
+if TYPE_CHECKING:
+    # The trainer reads what versions have said, and has no torch.
+    from retrain.target import Scored
 
 Floats = NDArray[np.float64]
 

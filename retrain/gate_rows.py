@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrain.target import Task
+from schemas.spec import Task
 
 # As the monitor names it: what no reference row had.
 OTHER = "__other__"

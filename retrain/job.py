@@ -67,7 +67,7 @@ from retrain.warm_start import WarmWeights, choose_weights, find_champion, start
 from schemas.clock import Clock, SystemClock
 from schemas.errors import ConfigurationError, Retryable
 from schemas.spec import RetrainSpec
-from store.artifacts import ArtifactFolder
+from store.artifacts import open_artifacts
 from store.client import ClickHouse
 from store.reference import insert_reference
 
@@ -259,7 +259,7 @@ def _store(
     facts = build_card(manifest, order, verdict.passed, gates, training.data_hash, find_queries(ch, order))
     text, card = msgspec.json.format(msgspec.json.encode(manifest)), write_card(manifest, facts)
     files = {WEIGHTS: weights, MANIFEST: text, CARD: card.encode(), CARD_JSON: encode_card(facts)}
-    stored = ArtifactFolder(order.artifacts).write(order.model, order.job_id[:12], files)
+    stored = open_artifacts(order.artifacts).write(order.model, order.job_id[:12], files)
     reference_hash = hashlib.sha256(f"{gate.sha256}\n{stored.sha256}\n".encode()).hexdigest()
     insert_reference(ch, reference_hash, _build_reference(gate, found.scored))
     return JobFinished(

@@ -34,6 +34,7 @@ class OpenJob:
         # When the labels that are waited for were last seen to grow, and how many there were.
         self.settling: tuple[tuple[Any, ...], float] = ((), 0.0)
         self.num_failures = 0
+        self.num_repeats = 0
         # What its process has printed: how many lines, and those that are not in the store yet.
         self.num_lines = 0
         self.unstored: list[LogLine] = []

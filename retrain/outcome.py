@@ -30,6 +30,7 @@ from retrain.order import (
 from retrain.promotion import ChampionChangedError, Roles
 from schemas.clock import Clock
 from schemas.events import RoleMap
+from schemas.spec import RetrainSpec
 from store.client import ClickHouse
 from store.gates import insert_gates
 from store.jobs import EpochRow, insert_epoch
@@ -133,10 +134,10 @@ class Outcome:
         if not finished.passed:
             job.end("rejected", "rejected", finished.verdict, detail)
             return True
+        num_shadowed = (self._order.published.spec.retrain or RetrainSpec()).promote.shadow
+        change = self._roles.challenge if num_shadowed else self._roles.promote
         try:
-            role_map = self._roles.promote(
-                job.row.model, version, self._order.champion, finished.verdict, job.row.job_id
-            )
+            role_map = change(job.row.model, version, self._order.champion, finished.verdict, job.row.job_id)
         except ChampionChangedError as error:
             self.interruption = str(error)
             return False
@@ -174,9 +175,16 @@ class Outcome:
 
 
 def conclude_promoted(job: OpenJob, role_map: RoleMap) -> None:
-    """Close a job whose version has become champion."""
+    """Close a job whose version has become champion, or challenger where the spec asks for a shadow period."""
     roles = role_map.roles
+    detail = {"passed": True, "verdict": role_map.reason, "epoch": role_map.epoch, "roles": roles}
+    if "challenger" in roles:
+        version = roles["challenger"]
+        reason = f"version {version} is challenger of {roles['champion']} for its shadow period"
+        job.end(
+            "accepted", "accepted", reason, {**detail, "version": version}, version=version, verdict=role_map.reason
+        )
+        return
     version, shadow = roles["champion"], roles.get("shadow", "")
     reason = f"version {version} is champion" + (f", {shadow} its shadow" if shadow else "")
-    detail = {"passed": True, "version": version, "verdict": role_map.reason, "epoch": role_map.epoch, "roles": roles}
-    job.end("promoted", "promoted", reason, detail, version=version, verdict=role_map.reason)
+    job.end("promoted", "promoted", reason, {**detail, "version": version}, version=version, verdict=role_map.reason)

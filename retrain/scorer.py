@@ -18,6 +18,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from retrain.device import pin_threads
 from retrain.predictions import encode_predictions
 from retrain.preprocessing import FeatureRows
+from retrain.role_maps import list_scored
 from retrain.serving import LoadedVersions
 from schemas.clock import Clock, SystemClock
 from schemas.columns import EventColumns
@@ -39,7 +40,7 @@ _BACKOFF_S_MAX = 10.0
 
 
 class Scorer:
-    """Scores `records` with the champion and the shadow of each model, where they are ours."""
+    """Scores `records` with the champion, the challenger and the shadow of each model, where they are ours."""
 
     def __init__(self, runtime: Runtime, clock: Clock | None = None) -> None:
         self._runtime = runtime
@@ -115,7 +116,7 @@ class Scorer:
         topic = self._runtime.topics("predictions")
         rows: FeatureRows | None = None
         num_sent = 0
-        for version in dict.fromkeys(role_map.roles.values()):
+        for version in list_scored(role_map):
             model = self._versions.find(columns.model, version)
             if model is None:
                 continue  # an outside version sends its own predictions

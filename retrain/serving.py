@@ -11,7 +11,7 @@ from collections import OrderedDict
 from retrain.trained_model import TrainedModel, load_model
 from schemas.clock import Clock
 from schemas.errors import ConfigurationError, Retryable
-from store.artifacts import ArtifactFolder, DamagedArtifactError
+from store.artifacts import DamagedArtifactError, open_artifacts
 from store.client import ClickHouse
 from store.versions import read_version
 
@@ -28,7 +28,7 @@ class LoadedVersions:
 
     def __init__(self, ch: ClickHouse, artifacts: str, clock: Clock) -> None:
         self._ch, self._clock = ch, clock
-        self._folder = ArtifactFolder(artifacts)
+        self._artifacts = open_artifacts(artifacts)
         self._models: OrderedDict[tuple[str, str], TrainedModel] = OrderedDict()
         self._outside: dict[tuple[str, str], float] = {}
 
@@ -50,7 +50,7 @@ class LoadedVersions:
             self._outside[name] = now_s + _ASK_AGAIN_S
             return None
         try:
-            loaded = load_model(self._folder.read(row.uri, row.sha256))
+            loaded = load_model(self._artifacts.read(row.uri, row.sha256))
         except (DamagedArtifactError, ConfigurationError, ValueError) as error:
             # Damaged, written by another release, or in need of the user's code.
             remedy = "restore what it needs or give the role to another version"

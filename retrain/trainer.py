@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ import msgspec
 from retrain.checkpoints import remove_checkpoints
 from retrain.claims import HEARTBEAT_S, ClaimLog
 from retrain.launching import RunningJob, start_job
+from retrain.lifecycle import Lifecycle
 from retrain.limits import Machine
 from retrain.open_job import OpenJob
 from retrain.order import JobOrder
@@ -31,6 +31,7 @@ from schemas.connections import Runtime
 from schemas.errors import Retryable
 from schemas.events import RetrainRequest
 from schemas.spec import PublishedSpec, RetrainSpec
+from store.artifacts import resolve_place
 from store.client import ClickHouse
 from store.job_logs import LogLine, insert_log
 from store.jobs import OPEN_STATES, JobRow, insert_job, read_job, read_open_jobs
@@ -44,6 +45,8 @@ _ADOPT_EVERY_S = 5.0
 _NUM_FAILURES_MAX = 3
 # And one that has ended as many trainers, too.
 _NUM_ATTEMPTS_MAX = 20
+# Twenty attempts so far apart are an hour: as long as a full disk may take to be noticed.
+_REPEAT_S_MAX = 300.0
 # Not longer than a heartbeat: a worker that waits for the store is alive, and says so.
 _BACKOFF_S_MAX = HEARTBEAT_S
 
@@ -84,6 +87,7 @@ class Trainer:
         self._adopt_jobs()
         self._cancel_jobs()
         self._roles.refresh()
+        self._lifecycle.step()
         for job in list(self._jobs.values()):
             job.publish_pending()
             if job.row.state not in OPEN_STATES:
@@ -263,7 +267,7 @@ class Trainer:
             published=published,
             champion=readiness.champion,
             clickhouse=self._runtime.clickhouse,
-            artifacts=str(Path(self._runtime.artifacts).resolve()),
+            artifacts=resolve_place(self._runtime.artifacts),
             rule=job.request.rule,
             trigger_alert_id=job.request.trigger_alert_id,
             reason=job.request.reason,
@@ -294,7 +298,7 @@ class Trainer:
             self._forget(job)
         else:
             self._running = None
-            self._try_again(job, outcome.interruption or process.describe_end())
+            self._try_again(job, outcome.interruption, process.describe_end())
 
     def _keep_log(self, job: OpenJob, process: RunningJob) -> None:
         for at, text in process.read_printed():
@@ -303,9 +307,14 @@ class Trainer:
         insert_log(self._ch, job.unstored)
         job.unstored.clear()
 
-    def _try_again(self, job: OpenJob, reason: str) -> None:
-        """Repeat the attempt from the start under a new number, unless it has failed too often."""
-        job.num_failures += 1
+    def _try_again(self, job: OpenJob, interruption: str, end: str) -> None:
+        """Repeat the attempt under a new number, unless it has failed too often.
+
+        An interruption is not the job's failure: something outside was away, or full, and may be for long.
+        """
+        reason = interruption or end
+        job.num_repeats += 1
+        job.num_failures += not interruption
         if job.num_failures >= _NUM_FAILURES_MAX:
             self._end(job, "failed", "failed", f"{reason}; it has failed {job.num_failures} times")
             return
@@ -315,7 +324,7 @@ class Trainer:
             return
         job.row = msgspec.structs.replace(job.row, attempt=attempt, sequence=max(job.row.sequence, attempt << 32))
         job.record("waiting", {"reason": reason}, state="waiting", reason=f"will be repeated, because {reason}")
-        job.look_again_in(2.0 ** (job.num_failures - 1))
+        job.look_again_in(min(2.0 ** (job.num_repeats - 1), _REPEAT_S_MAX))
 
     # ── leaving ──────────────────────────────────────────────────────────────────────────────────
 
@@ -344,6 +353,7 @@ class Trainer:
         self._specs = SpecFollower(runtime.kafka, runtime.topics)
         self._claims = ClaimLog(runtime, self._worker, self._clock)
         self._roles = Roles(runtime, self._ch, self._clock)
+        self._lifecycle = Lifecycle(runtime, self._ch, self._roles, self._find_spec, self._clock)
         self._requests = RequestQueue(runtime)
 
     def _close(self) -> None:
@@ -359,5 +369,6 @@ class Trainer:
         self._requests.close()
         self._specs.close()
         self._claims.close()
+        self._lifecycle.close()
         self._roles.close()
         self._ch.close()

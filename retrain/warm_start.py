@@ -15,7 +15,7 @@ from retrain.network import NetworkConfig, name_encoder
 from retrain.target import Target
 from retrain.trained_model import Start, TrainedModel, load_model
 from schemas.errors import ConfigurationError
-from store.artifacts import ArtifactFolder, DamagedArtifactError
+from store.artifacts import DamagedArtifactError, open_artifacts
 from store.client import ClickHouse
 from store.versions import read_version
 
@@ -34,7 +34,7 @@ def find_champion(ch: ClickHouse, artifacts: str, model: str, version: str) -> T
     if row is None:
         return f"the champion, version {version}, was not trained here"
     try:
-        return load_model(ArtifactFolder(artifacts).read(row.uri, row.sha256))
+        return load_model(open_artifacts(artifacts).read(row.uri, row.sha256))
     except (DamagedArtifactError, ConfigurationError, ValueError) as error:
         return f"the champion, version {version}, cannot be loaded: {error}"
 

@@ -151,7 +151,7 @@ class RetrainRequest(msgspec.Struct, kw_only=True):
 
 RetrainEventType = Literal[
     "claimed", "heartbeat", "waiting", "started", "resumed", "batch_halved", "epoch", "trained", "evaluated",
-    "promoted", "rejected", "failed", "cancel", "cancelled",
+    "accepted", "promoted", "rejected", "failed", "cancel", "cancelled",
 ]  # fmt: skip
 
 
@@ -171,7 +171,12 @@ class RetrainEvent(msgspec.Struct, kw_only=True):
 
 
 class RoleMap(msgspec.Struct, kw_only=True):
-    """The whole role map of a model: role → version. Holds for events from `at` (event time) on."""
+    """The whole role map of a model: role → version. Holds for events from `at` (event time) on.
+
+    Roles are `champion` (exactly one, always), `challenger` and `shadow` (scored beside it), `retired` (the last one
+    that lost its role; not scored). `cause` says what changed them: `gates`, `shadow`, `manual` or `rollback`, empty in
+    older messages; `evidence` has the figures that it was decided by.
+    """
 
     model: str
     epoch: int
@@ -180,6 +185,8 @@ class RoleMap(msgspec.Struct, kw_only=True):
     changed_at: Instant
     reason: str = ""
     job_id: str = ""
+    cause: str = ""
+    evidence: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class DeadLetter(msgspec.Struct, kw_only=True):

@@ -12,7 +12,7 @@ import msgspec
 
 from store.client import ClickHouse
 
-JobState = Literal["waiting", "running", "promoted", "rejected", "failed", "cancelled"]
+JobState = Literal["waiting", "running", "accepted", "promoted", "rejected", "failed", "cancelled"]
 OPEN_STATES: tuple[JobState, ...] = ("waiting", "running")
 
 _INSTANTS = frozenset(

@@ -97,11 +97,12 @@ def read_health(ch: ClickHouse) -> Rows:
 
 
 def read_versions(ch: ClickHouse, model: str = "") -> Rows:
-    """Trained versions with the role that each has now."""
+    """Trained versions with the role that each has now; one that lost its last role is `retired`."""
     return ch.query_dicts(
         """
         SELECT v.model AS model, v.version AS version, v.architecture AS architecture, v.metrics AS metrics,
-               v.job_id AS job_id, v.created_at AS created_at, r.role AS role
+               v.job_id AS job_id, v.created_at AS created_at,
+               if(r.role = '' AND (v.model, v.version) IN (SELECT model, version FROM roles), 'retired', r.role) AS role
         FROM (SELECT * FROM versions FINAL) AS v
         LEFT JOIN (
             SELECT model, version, role FROM roles FINAL
@@ -109,6 +110,19 @@ def read_versions(ch: ClickHouse, model: str = "") -> Rows:
         ) AS r ON r.model = v.model AND r.version = v.version
         WHERE {model:String} = '' OR v.model = {model:String}
         ORDER BY model, created_at
+        """,
+        {"model": model},
+    )
+
+
+def read_outside_roles(ch: ClickHouse, model: str) -> Rows:
+    """Roles of versions that are not ours, such as `external`; keys version and role."""
+    return ch.query_dicts(
+        """
+        SELECT version, role FROM roles
+        WHERE model = {model:String} AND epoch = (SELECT max(epoch) FROM roles WHERE model = {model:String})
+          AND version NOT IN (SELECT version FROM versions WHERE model = {model:String})
+        ORDER BY role
         """,
         {"model": model},
     )

@@ -61,6 +61,10 @@ class RoleFollower:
         maps = self._maps.get(model)
         return maps[-1] if maps else None
 
+    def history(self, model: str) -> list[RoleMap]:
+        """Every role map of a model that counts, in the order of their epochs."""
+        return list(self._maps.get(model, []))
+
     def at(self, model: str, ts_ms: int) -> RoleMap | None:
         """The newest role map that holds at an event time; None before the first."""
         return next((roles for roles in reversed(self._maps.get(model, [])) if roles.at <= ts_ms), None)
@@ -80,6 +84,9 @@ class RoleFollower:
             roles = decode_event(RoleMap, message.value)
         except msgspec.MsgspecError as error:
             log.error("%s offset %d is no role map and is passed over: %s", message.topic, message.offset, error)
+            return None
+        if not roles.roles.get("champion"):
+            log.error("%s offset %d names no champion and is passed over", message.topic, message.offset)
             return None
         maps = self._maps.setdefault(roles.model, [])
         if maps and roles.epoch <= maps[-1].epoch:
