@@ -90,7 +90,7 @@ class ArtifactFolder:
             files = {path.name: path.read_bytes() for path in sorted(place.iterdir())}
         except OSError as error:
             raise DamagedArtifactError(f"the artifact {uri} cannot be read: {error}") from error
-        check_files(uri, sha256, files)
+        check_hash(uri, sha256, hash_files(files))
         return files
 
     @staticmethod
@@ -113,9 +113,8 @@ def name_artifact(model: str, name: str, files: Mapping[str, bytes]) -> StoredAr
     return StoredArtifact(f"{quote(model, safe='')}/{quote(name, safe='')}-{sha256[:12]}", sha256)
 
 
-def check_files(uri: str, sha256: str, files: Mapping[str, bytes]) -> None:
-    """Raise DamagedArtifactError unless these are the files that were written."""
-    found = hash_files(files)
+def check_hash(uri: str, sha256: str, found: str) -> None:
+    """Raise DamagedArtifactError unless the hash that was found is the recorded one."""
     if found != sha256:
         raise DamagedArtifactError(
             f"the artifact {uri} is not what was written: its hash is {found[:12]}…, recorded is {sha256[:12]}…"

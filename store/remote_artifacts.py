@@ -6,6 +6,7 @@ is not there. Credentials and endpoint are the filesystem's (for `s3://`, the AW
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +16,9 @@ from schemas.errors import ConfigurationError, Retryable
 from store.artifacts import (
     DamagedArtifactError,
     StoredArtifact,
-    check_files,
+    check_hash,
     describe_failure,
+    hash_files,
     list_hashes,
     name_artifact,
 )
@@ -64,18 +66,18 @@ class RemoteArtifacts:
             raise DamagedArtifactError(f"the artifact {uri} lies outside {self.url}")
         place = self._place(uri)
         try:
-            listing = self._read_file(f"{place}/{LISTING}").decode()
-            names = [line.partition("  ")[2] for line in listing.splitlines()]
-            if any("/" in name or name in ("", "..", LISTING) for name in names):
-                raise DamagedArtifactError(f"the listing of the artifact {uri} names what is no file of it")
+            listing = self._read_file(f"{place}/{LISTING}")
+            # Before any of its lines is believed.
+            check_hash(uri, sha256, hashlib.sha256(listing).hexdigest())
+            names = [line.partition("  ")[2] for line in listing.decode().splitlines()]
             files = {name: self._read_file(f"{place}/{name}") for name in names}
-        except (FileNotFoundError, UnicodeDecodeError) as error:
+        except FileNotFoundError as error:
             raise DamagedArtifactError(f"the artifact {uri} is not whole at {self.url}: {error}") from error
         except DamagedArtifactError:
             raise
         except Exception as error:
             raise Retryable(f"artifacts cannot be read from {self.url}: {error}") from error
-        check_files(uri, sha256, files)
+        check_hash(uri, sha256, hash_files(files))
         return files
 
     def _place(self, uri: str) -> str:
