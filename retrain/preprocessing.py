@@ -197,7 +197,7 @@ def fit_preprocessing(
         if feature.policy == "drop":
             continue
         kept = before.get(name)
-        column = kept if isinstance(kept, _FORMS[feature.type]) else _fit_column(name, feature, rows)
+        column = kept if isinstance(kept, _FORMS.get(feature.type, ())) else _fit_column(name, feature, rows)
         if column is None:
             ignored.append(name)
         else:
