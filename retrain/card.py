@@ -44,6 +44,7 @@ def write_card(manifest: Manifest, facts: CardFacts) -> str:
             for use, rows in (("training", train), ("gate", gate))
         ),
         "",
+        manifest.choice.words,
         "The gate rows are later than all training rows, and no record is in both.",
         "",
         "## Inputs",

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from measures.performance import measure_performance, primary_metric
+from retrain.candidates import choose_rows, cross_validate, make_measure
 from retrain.card import write_card
 from retrain.card_facts import CARD_JSON, build_card, encode_card, find_queries
 from retrain.champion import arrange_challenger
@@ -92,7 +93,9 @@ def run_job(order: JobOrder, report: Report, clock: Clock) -> JobFinished:
         train, gate = _take_snapshots(ch, order)
         training = _Training(order, train, gate, report, clock)
         del train  # once encoded, the rows are gone
-        training.run(_find_start(ch, order))
+        start = _find_start(ch, order)
+        training.choose(start)
+        training.run(start)
         weights = save_weights(training.network)
         size_bytes = len(weights) + len(msgspec.json.encode(training.preprocessing))
         found = evaluate_challenger(ch, order, gate, training.model, size_bytes, clock)
@@ -140,6 +143,17 @@ class _Training:
         self.train = _range_of(train)
         self.gate = _range_of(gate)
 
+    def choose(self, champion: TrainedModel | str) -> None:
+        """Choose the rows to learn from; afterwards `choice` and `metrics` are there."""
+        order, data, task = self._order, self.settings.data, self.spec.task
+        measure = make_measure(self.spec, order.seed, self.device, champion, order.champion)
+        with repeatable(self.settings.training.deterministic):
+            rows, self.choice = choose_rows(self._train.pop(), order.change_at, data, task, order.seed, measure)
+            folds = cross_validate(rows, data.folds, task, measure) if data.folds else {}
+        self._train.append(rows)
+        self.metrics: dict[str, float] = {**self.choice.list_metrics(), **folds}
+        log.info("%s", self.choice.words)
+
     def run(self, champion: TrainedModel | str) -> None:
         """Train; afterwards `network`, `model`, `num_epochs` and all configurations are there."""
         train, settings = self._train.pop(), self.settings.training
@@ -181,7 +195,8 @@ class _Training:
 
     def _train_network(self, data: TrainingRows) -> tuple[nn.Module, int]:
         """Train, going on from where another attempt of this job came to, if it did the same."""
-        same = (self._order.job_id, self.data_hash, self.network_config, self.config, read_code_version())
+        learnt = (self.choice.window, self.choice.num_rows)
+        same = (self._order.job_id, self.data_hash, learnt, self.network_config, self.config, read_code_version())
         key = hashlib.sha256(msgspec.json.encode(same)).hexdigest()
         checkpoints = Checkpoints(self._order.artifacts, self._order.job_id, key)
         if checkpoints.last is not None:
@@ -246,9 +261,10 @@ def _store(
         num_epochs=training.num_epochs,
         train=training.train,
         gate=training.gate,
+        choice=training.choice,
         champion=order.champion,
         verdict=verdict.words,
-        metrics=verdict.metrics,
+        metrics={**verdict.metrics, **training.metrics},
         code_version=read_code_version(),
         torch_version=str(torch.__version__),
         device=training.device.type,
@@ -265,7 +281,7 @@ def _store(
     return JobFinished(
         passed=verdict.passed,
         verdict=verdict.words,
-        metrics=found.list_metrics(),
+        metrics={**found.list_metrics(), **training.metrics},
         architecture=manifest.architecture,
         data_hash=training.data_hash,
         uri=stored.uri,

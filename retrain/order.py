@@ -27,6 +27,8 @@ class JobOrder(msgspec.Struct, frozen=True, kw_only=True):
     gate_to: int
     clickhouse: ClickHouseConnection
     artifacts: str
+    # When the world changed, as far as an alert says so.
+    change_at: int | None = None
     rule: str = ""
     trigger_alert_id: str = ""
     reason: str = ""

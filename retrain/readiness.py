@@ -5,14 +5,21 @@ Owns the choice of windows and the words of waiting. It must not start anything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from schemas.events import RetrainRequest
 from schemas.instants import format_instant
-from schemas.spec import ModelSpec
+from schemas.spec import ModelSpec, RetrainSpec
 from store.client import ClickHouse
-from store.jobs import LabelCoverage, read_first_row_at, read_label_coverage, read_main_version, read_measured_to
+from store.jobs import (
+    LabelCoverage,
+    count_labelled,
+    read_first_row_at,
+    read_label_coverage,
+    read_main_version,
+    read_measured_to,
+)
 
 # Labels of one window come in many messages. Rows are taken when all are there, or when none has come
 # for this long, so that what is learnt from does not depend on the moment of looking.
@@ -58,15 +65,64 @@ class Readiness:
 
 
 def check_readiness(ch: ClickHouse, request: RetrainRequest, spec: ModelSpec, champion: str | None) -> Readiness:
-    """Look whether the rows of a request are measured and labelled; `champion` None: the model has no roles."""
+    """Look whether the rows of a request are measured and labelled; `champion` None: the model has no roles.
+
+    A request for an alert trains on all that is stored up to the end of the alert's first window, or of as many windows
+    more as it takes for `data.min_labels`, and gates on the window behind them.
+    """
     measured_to = read_measured_to(ch, request.model)
-    if request.manual or request.rule in TIMED:
+    if find_change(request) is None:
         return _check_newest(ch, request, spec, champion, measured_to)
-    train_to, gate_to = request.first_window_end, request.first_window_end + request.window_size_ms
-    name = champion or read_main_version(ch, request.model, request.first_window_start, train_to)
+    data = (spec.retrain or RetrainSpec()).data
+    since = request.first_window_start
+    first_at = read_first_row_at(ch, request.model)
+    train_from = _align(since if first_at is None else min(first_at, since), spec)
+    # Rows of before a change that are only mixed in do not make enough.
+    counted_from = since if data.window == "after_change" else train_from
+    size_ms = request.window_size_ms
+    train_to = request.first_window_end
+    num_labels = 0
+    for train_to in range(request.first_window_end, request.first_window_end + WAIT_WINDOWS_MAX * size_ms, size_ms):
+        start = _limit_span(counted_from, train_to, spec)
+        readiness = _check_windows(
+            ch, request, spec, champion, measured_to, JobRanges(start, train_to, train_to, train_to + size_ms)
+        )
+        num_labels = count_labelled(ch, request.model, start, train_to)
+        if readiness.reason or num_labels >= data.min_labels:
+            break
+    if readiness.ranges is None:
+        if train_to > request.first_window_end:
+            reason = (
+                f"{readiness.reason}; before it there are fewer than the {data.min_labels:,} labels needed to train on"
+            )
+            return replace(readiness, reason=reason)
+        return readiness
+    if num_labels < data.min_labels:
+        reason = f"waits for {data.min_labels:,} labels to train on ({num_labels:,} have come)"
+        return Readiness(None, readiness.champion, reason, readiness.counts, measured_to)
+    return replace(readiness, ranges=readiness.ranges._replace(train_from=_limit_span(train_from, train_to, spec)))
+
+
+def find_change(request: RetrainRequest) -> int | None:
+    """Return when the world changed (epoch ms), as far as the request says so: when its alert began."""
+    return None if request.manual or request.rule in TIMED else request.first_window_start
+
+
+def _check_windows(
+    ch: ClickHouse,
+    request: RetrainRequest,
+    spec: ModelSpec,
+    champion: str | None,
+    measured_to: int | None,
+    ranges: JobRanges,
+) -> Readiness:
+    """Look whether the last window to train on and the one to gate on are measured and labelled."""
+    train_to, gate_to = ranges.train_to, ranges.gate_to
+    start = train_to - request.window_size_ms
+    name = champion or read_main_version(ch, request.model, start, train_to)
     needed = spec.performance.min_label_coverage
-    window = format_instant(request.first_window_start)
-    train = read_label_coverage(ch, request.model, name, request.first_window_start, train_to)
+    window = format_instant(start)
+    train = read_label_coverage(ch, request.model, name, start, train_to)
     if measured_to is None or measured_to < train_to or train.share < needed:
         have = _describe_coverage(train, needed, measured_to is not None and measured_to >= train_to)
         reason = f"waits until window {window} is labelled to train on, and the next to gate on ({have})"
@@ -77,10 +133,13 @@ def check_readiness(ch: ClickHouse, request: RetrainRequest, spec: ModelSpec, ch
         gate_window = format_instant(train_to)
         reason = f"waits until window {gate_window} is labelled to gate on; {window} to train on is labelled ({have})"
         return Readiness(None, name, reason, (train, gate), measured_to)
-    first_at = read_first_row_at(ch, request.model)
-    train_from = request.first_window_start if first_at is None else min(first_at, request.first_window_start)
-    ranges = JobRanges(_align(train_from, spec), train_to, train_to, gate_to)
     return Readiness(ranges, name, "", (train, gate), measured_to)
+
+
+def _limit_span(train_from: int, train_to: int, spec: ModelSpec) -> int:
+    """Return where the rows to train on begin, no sooner than the spec's window of time."""
+    span_ms = (spec.retrain or RetrainSpec()).data.span_ms
+    return train_from if span_ms is None else max(train_from, train_to - span_ms)
 
 
 def find_overdue(request: RetrainRequest, measured_to: int | None, waited_ms: int) -> str:
@@ -99,6 +158,7 @@ def _check_newest(
 ) -> Readiness:
     """Gate on the last labelled window, and train on every row before it."""
     size_ms, needed = spec.windows.size_ms, spec.performance.min_label_coverage
+    min_labels = (spec.retrain or RetrainSpec()).data.min_labels
     first_at = read_first_row_at(ch, request.model)
     if first_at is not None and measured_to is not None:
         train_from = _align(first_at, spec)
@@ -110,7 +170,12 @@ def _check_newest(
             name = champion or read_main_version(ch, request.model, gate_from, gate_to)
             gate = read_label_coverage(ch, request.model, name, gate_from, gate_to)
             if gate.num_rows and gate.share >= needed:
-                return Readiness(JobRanges(train_from, gate_from, gate_from, gate_to), name, "", (gate,), measured_to)
+                start = _limit_span(train_from, gate_from, spec)
+                num_labels = count_labelled(ch, request.model, start, gate_from)
+                if num_labels < min_labels:
+                    reason = f"waits for {min_labels:,} labels to train on ({num_labels:,} have come)"
+                    return Readiness(None, name, reason, (gate,), measured_to)
+                return Readiness(JobRanges(start, gate_from, gate_from, gate_to), name, "", (gate,), measured_to)
             gate_to = gate_from
     reason = f"waits until two windows are measured, and the later one is labelled to gate on ({needed:.2f} needed)"
     return Readiness(None, champion or "", reason, (), measured_to)

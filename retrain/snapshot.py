@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from retrain.preprocessing import FeatureRows
 from schemas.spec import FeatureSpec
@@ -34,6 +35,13 @@ class Snapshot:
     def num_rows(self) -> int:
         """Count the rows."""
         return int(self.table.num_rows)
+
+    def take(self, places: NDArray[np.int64]) -> Snapshot:
+        """Return the rows at some places; start, end and hash stay those of the rows that were read."""
+        if len(places) == self.num_rows:
+            return self
+        chosen = pa.array(places)
+        return Snapshot(self.table.take(chosen), self.labels.take(chosen), self.start, self.end, self.sha256)
 
     def read_features(self) -> FeatureRows:
         """Return the rows' features."""

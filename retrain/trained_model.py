@@ -6,6 +6,7 @@ Owns the manifest and the form of the weights. It must not train, nor know where
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -47,6 +48,20 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     words: str = "Started from scratch."
 
 
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """Which of the training rows were learnt from, how many, `num_replayed` of them from before a change, and why."""
+
+    window: str = "all"
+    num_rows: int = 0
+    num_replayed: int = 0
+    losses: dict[str, float] = {}
+    words: str = "Learnt from all training rows."
+
+    def list_metrics(self) -> dict[str, float]:
+        """Give the figures behind the choice by name."""
+        return {f"candidate_{name}": value for name, value in self.losses.items() if math.isfinite(value)}
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a trained model but its weights; a pure function of the job, so it holds no clock time."""
 
@@ -63,6 +78,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     num_epochs: int
     train: DataRange
     gate: DataRange
+    choice: Choice = Choice()
     champion: str
     verdict: str
     metrics: dict[str, float]

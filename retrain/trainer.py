@@ -24,7 +24,7 @@ from retrain.order import JobOrder
 from retrain.outcome import Outcome, conclude_promoted
 from retrain.permission import find_hold, find_unworthy
 from retrain.promotion import Roles
-from retrain.readiness import SETTLE_S, Readiness, check_readiness, find_overdue
+from retrain.readiness import SETTLE_S, Readiness, check_readiness, find_change, find_overdue
 from retrain.requests import RequestQueue
 from schemas.clock import Clock, SystemClock
 from schemas.connections import Runtime
@@ -268,6 +268,7 @@ class Trainer:
             champion=readiness.champion,
             clickhouse=self._runtime.clickhouse,
             artifacts=resolve_place(self._runtime.artifacts),
+            change_at=find_change(job.request),
             rule=job.request.rule,
             trigger_alert_id=job.request.trigger_alert_id,
             reason=job.request.reason,

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from schemas.units import parse_duration_ms
+
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
@@ -47,6 +49,7 @@ DRIFT_METHODS = (
 DETECTORS = ("adwin", "kswin", "page_hinkley", "ddm", "eddm", "hddm_a", "hddm_w")
 # Beside them stands the user's own `module:factory`.
 ARCHITECTURES = ("auto", "linear", "mlp", "resnet", "cnn", "text")
+DATA_WINDOWS = ("auto", "all", "after_change")
 MULTIVARIATE_METHODS = ("domain_classifier", "mmd", "pca_reconstruction")
 
 
@@ -275,6 +278,29 @@ class CostAwareSpec(msgspec.Struct, frozen=True, kw_only=True):
     min_gain_per_hour: float
 
 
+class DataSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Which labelled rows are learnt from.
+
+    `window` is `auto`, `all`, `after_change`, a duration before the gate rows such as `30d`, or `100000 rows`.
+    `replay` is the share of older rows among those from after a change; `folds` is of a cross-validation, 0 for none.
+    """
+
+    window: str = "auto"
+    replay: float = 0.2
+    min_labels: int = 500
+    folds: int = 0
+
+    @property
+    def num_rows(self) -> int | None:
+        """How many of the newest rows, where the window says so."""
+        return int(self.window.removesuffix(" rows")) if self.window.endswith(" rows") else None
+
+    @property
+    def span_ms(self) -> int | None:
+        """How long before the gate rows, where the window says so."""
+        return None if self.window in DATA_WINDOWS or self.num_rows is not None else parse_duration_ms(self.window)
+
+
 class RetrainSpec(msgspec.Struct, frozen=True, kw_only=True):
     """When and how a model is trained anew; `architecture` is one of `ARCHITECTURES` or the user's `module:factory`.
 
@@ -290,6 +316,7 @@ class RetrainSpec(msgspec.Struct, frozen=True, kw_only=True):
     budget: BudgetSpec | None = None
     quiet_hours: QuietHoursSpec | None = None
     cost_aware: CostAwareSpec | None = None
+    data: DataSpec = DataSpec()
     architecture: str = "auto"
     seed: int = 0
     training: TrainingSpec = TrainingSpec()

@@ -121,6 +121,7 @@ def _spec_schema() -> dict[str, Any]:
             cooldown=_DURATION,
             budget=_mapping(jobs=_COUNT, gpu_hours={"type": "number", "minimum": 0}, per=_DURATION),
             quiet_hours=_mapping(("from", "to"), **{"from": time_of_day}, to=time_of_day, timezone=_TEXT),
+            data=_mapping(window=_TEXT, replay=share, min_labels=_COUNT, folds={"type": "integer", "minimum": 0}),
             cost_aware=_mapping(("min_gain_per_hour",), min_gain_per_hour={"type": "number", "minimum": 0}),
             architecture=_TEXT,
             seed={"type": "integer", "minimum": 0},

@@ -10,12 +10,14 @@ from zoneinfo import ZoneInfo
 
 from croniter import croniter
 
-from schemas.declarations import BudgetSpec, CostAwareSpec, QuietHoursSpec
+from schemas.declarations import DATA_WINDOWS, BudgetSpec, CostAwareSpec, DataSpec, QuietHoursSpec
+from schemas.units import parse_duration_ms
 from schemas.yamlnodes import Section, Value
 
-TRIGGER_KEYS = ["on", "for", "schedule", "new_labels", "cooldown", "budget", "quiet_hours", "cost_aware"]
+TRIGGER_KEYS = ["on", "for", "schedule", "new_labels", "cooldown", "budget", "quiet_hours", "cost_aware", "data"]
 
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):[0-5]\d", re.ASCII)
+_NUM_ROWS = re.compile(r"[1-9]\d{0,11} rows", re.ASCII)
 _ANY_INSTANT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -29,6 +31,7 @@ def read_triggers(section: Section) -> dict[str, Any]:
         "budget": ("budget", _read_budget),
         "quiet_hours": ("quiet_hours", _read_quiet_hours),
         "cost_aware": ("cost_aware", _read_cost_aware),
+        "data": ("data", _read_data),
     }
     given = {}
     for key, (field, read) in readers.items():
@@ -89,3 +92,28 @@ def _read_cost_aware(value: Value) -> CostAwareSpec:
     section = value.section().allow(["min_gain_per_hour"])
     gain = section.require("min_gain_per_hour", "Write `cost_aware: {min_gain_per_hour: 100}`.")
     return CostAwareSpec(min_gain_per_hour=gain.number(low=0))
+
+
+def _read_data(value: Value) -> DataSpec:
+    section = value.section().allow(["window", "replay", "min_labels", "folds"])
+    given: dict[str, Any] = {}
+    if (window := section.get("window")) is not None:
+        given["window"] = _read_data_window(window)
+    if (replay := section.get("replay")) is not None:
+        given["replay"] = replay.number(low=0, high=0.9)
+    if (min_labels := section.get("min_labels")) is not None:
+        given["min_labels"] = min_labels.count()
+    if (folds := section.get("folds")) is not None:
+        given["folds"] = folds.count(low=0, high=20)
+    return DataSpec(**given)
+
+
+def _read_data_window(value: Value) -> str:
+    text = value.text()
+    if text in DATA_WINDOWS or _NUM_ROWS.fullmatch(text):
+        return text
+    try:
+        parse_duration_ms(text)
+    except ValueError:
+        value.fail(f"{text!r} says no rows", "Write auto, all, after_change, a time such as 30d, or 100000 rows.")
+    return text

@@ -155,6 +155,23 @@ _RECORDS = f"FROM records WHERE {_INTERVAL}"
 _PREDICTIONS = f"FROM predictions WHERE {_INTERVAL} AND model_version = {{version:String}}"
 
 
+def count_labelled(ch: ClickHouse, model: str, start_ms: int, end_ms: int) -> int:
+    """Count the records of [start, end) that have a label, whoever scored them."""
+    rows = ch.query(
+        f"""
+        SELECT uniqExact(record_id) FROM labels
+        WHERE model = {{model:String}} AND record_id IN
+        (
+            SELECT record_id {_RECORDS}
+            UNION ALL SELECT record_id FROM predictions WHERE {_INTERVAL}
+        )
+        SETTINGS final = 0
+        """,  # noqa: S608 - the insertions are constants of this module
+        {"model": model, "start": start_ms, "end": end_ms},
+    )
+    return int(rows[0][0])
+
+
 def read_gpu_ms(ch: ClickHouse, model: str, since_ms: int, now_ms: int) -> int:
     """Return how long a model's jobs ran on GPUs between two instants of the clock (ms), those that run included."""
     rows = ch.query(

@@ -132,6 +132,15 @@ class World:
         columns = self.rows(number).columns(self.model, "labels").take(np.arange(int(ROWS * share)))
         insert_events(self.ch, columns, "labels", TOPIC_ID, 0)
 
+    def correct_label(self, number: int) -> None:
+        """Send the other label for a window's first record, later than the one that counts now."""
+        columns = self.rows(number).columns(self.model, "labels").take(np.arange(1))
+        assert columns.label is not None
+        columns.label = 1 - columns.label
+        columns.ts = columns.ts + SIZE_MS
+        columns.offset = columns.offset + 1_000_000
+        insert_events(self.ch, columns, "labels", TOPIC_ID, 0)
+
     def request(self, manual: bool = False, num_times: int = 1) -> str:
         """Ask for a retraining, as stage 3 does when the harm of the first harmed window is known."""
         start = START_MS + HARMED * SIZE_MS

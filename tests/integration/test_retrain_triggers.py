@@ -10,11 +10,12 @@ import pytest
 
 from driftloop.retrain_explained import explain_retraining, list_sentences
 from retrain.permission import find_hold, find_unworthy
+from retrain.readiness import check_readiness
 from schemas import identity
 from schemas.clock import SystemClock
 from schemas.errors import Retryable
 from schemas.events import Alert, Measurement, RetrainRequest
-from schemas.spec import BudgetSpec, CostAwareSpec, ModelHistory, PublishedSpec, QuietHoursSpec, RetrainSpec
+from schemas.spec import BudgetSpec, CostAwareSpec, DataSpec, ModelHistory, PublishedSpec, QuietHoursSpec, RetrainSpec
 from store.alerts import insert_alerts
 from store.client import ClickHouse
 from store.jobs import JobRow, insert_job
@@ -295,3 +296,39 @@ def test_explain_says_why_a_retraining_would_or_would_not_start(store: ClickHous
     facts, words = explain(judged)
     assert facts["open_jobs"] == [{"job_id": "told-1", "state": "waiting", "rule": "harm", "reason": "waits"}]
     assert "job told-1 (harm) is waiting: waits" in words
+
+
+def test_a_job_waits_for_enough_labels_and_takes_more_windows_for_them(store: ClickHouse) -> None:
+    judged = Judged(store, "scarce")
+    for number in (0, 1, 2, 3):
+        judged.world.store_window(number, share_labelled=1.0)
+    judged.alert("harm", 1)
+    judged.look(3)
+    (request,) = judged.requests
+
+    def look(**data: Any) -> tuple[list[int] | None, str]:
+        """Where the rows begin and end, in windows, or what is waited for."""
+        spec = judged.world.make_spec(RetrainSpec(data=DataSpec(**data))).spec
+        found = check_readiness(store, request, spec, None)
+        ranges = None if found.ranges is None else [(each - START_MS) // SIZE_MS for each in found.ranges]
+        return ranges, found.reason
+
+    # All that is stored, and the window behind the alert's first one to gate on.
+    assert look(min_labels=2 * ROWS) == ([0, 2, 2, 3], "")
+    assert look(min_labels=2 * ROWS + 1) == ([0, 3, 3, 4], "")
+    # Of rows from after the change one window more is needed.
+    assert look(window="after_change", min_labels=ROWS) == ([0, 2, 2, 3], "")
+    assert look(window="after_change", min_labels=ROWS + 1) == ([0, 3, 3, 4], "")
+    ranges, reason = look(min_labels=10 * ROWS)
+    assert ranges is None
+    assert reason.startswith("waits until window 2025-12-29T10:26:40.000Z is labelled to gate on")
+    assert reason.endswith("fewer than the 15,000 labels needed to train on")
+    # Two windows of time, and the labels in them.
+    assert look(window=f"{2 * SIZE_MS}ms", min_labels=2 * ROWS) == ([0, 2, 2, 3], "")
+    assert look(window=f"{SIZE_MS}ms", min_labels=ROWS) == ([1, 2, 2, 3], "")
+
+    by_hand = RetrainRequest(**{name: getattr(request, name) for name in request.__struct_fields__} | {"manual": True})
+    request = by_hand
+    assert look(min_labels=3 * ROWS) == ([0, 3, 3, 4], "")
+    assert look(min_labels=3 * ROWS + 1) == (None, "waits for 4,501 labels to train on (4,500 have come)")
+    assert look(window=f"{2 * SIZE_MS}ms") == ([1, 3, 3, 4], "")

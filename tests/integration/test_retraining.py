@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from retrain.trained_model import Choice
+from retrain.verification import find_job, verify_job
 from schemas.events import RoleMap
+from schemas.spec import ModelHistory, RetrainSpec
 from store.artifacts import ArtifactFolder
 from store.log import TopicReader, publish_roles
 from store.reference import read_reference
@@ -36,6 +39,10 @@ def read_predictions(world: World) -> list[tuple[bytes | None, dict[str, object]
     found = [(message.key, msgspec.json.decode(message.value or b"")) for message in reader.read_to_end(20)]
     reader.close()
     return found
+
+
+class _Chosen(msgspec.Struct):
+    choice: Choice
 
 
 def test_request_waits_trains_promotes_and_the_scorer_swaps(world: World, start: START) -> None:
@@ -75,6 +82,25 @@ def test_request_waits_trains_promotes_and_the_scorer_swaps(world: World, start:
     roles = world.ch.query("SELECT role, version, epoch, toUnixTimestamp64Milli(at), job_id FROM roles ORDER BY role")
     at = START_MS + 4 * SIZE_MS
     assert roles == [("champion", "1", 1, at, job_id), ("shadow", "external", 1, at, job_id)]
+
+    # The alert says when the world changed: both kinds of rows were tried, and the card says which was better.
+    made = read_version(world.ch, world.model, "1")
+    assert made is not None
+    choice = msgspec.json.decode(made.manifest, type=_Chosen).choice
+    assert choice.words in made.card
+    assert "on 150 later rows that neither had seen" in choice.words
+    assert {"candidate_all_log_loss", "candidate_after_change_log_loss"} <= set(made.metrics)
+
+    # Read again, the rows are the same; with one label corrected they are not.
+    row = find_job(world.ch, job_id)
+    history = ModelHistory([world.make_spec(RetrainSpec())])
+    verified = verify_job(world.ch, row, history)
+    assert verified.is_same
+    assert [(each.found == each.recorded, each.num_rows) for each in verified.uses] == [(True, 3 * ROWS), (True, ROWS)]
+    world.correct_label(3)
+    verified = verify_job(world.ch, row, history)
+    assert not verified.is_same
+    assert [each.found == each.recorded for each in verified.uses] == [True, False]
 
     # The version's reference is the gate rows, scored by it.
     version = read_version(world.ch, world.model, "1")
