@@ -7,6 +7,7 @@ must not look at the gate rows, nor judge the challenger.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from measures.performance import measure_performance
 from retrain.champion import arrange_challenger
-from retrain.limits import is_out_of_memory
+from retrain.halving import train_within_memory
 from retrain.network import configure_network
 from retrain.preprocessing import fit_preprocessing
 from retrain.snapshot import Snapshot
@@ -29,6 +30,8 @@ from retrain.trained_model import Choice, TrainedModel
 from retrain.training import configure_training, train_network
 from retrain.warm_start import choose_weights
 from schemas.spec import DataSpec, ModelSpec, RetrainSpec
+
+log = logging.getLogger(__name__)
 
 # Candidates are compared on the last tenth of the rows from after the change; on fewer rows chance would choose.
 _VALIDATION_SHARE = 0.1
@@ -167,14 +170,12 @@ def _fit(
     config = configure_training(rows.num_rows, seed, network, settings.training)
     weights = choose_weights(before, version, network, target).weights if before else {}
     encoded = TrainingRows.load(preprocessing.encode(features), target.encode(rows.labels), device)  # type: ignore[arg-type]
-    while True:
-        try:
-            trained, _ = train_network(network, target, encoded, config, lambda _: None, weights)
-            return TrainedModel(trained, network, preprocessing, target)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or config.batch_rows == 1:
-                raise
-            config = msgspec.structs.replace(config, batch_rows=config.batch_rows // 2)
+    (trained, _), _ = train_within_memory(
+        lambda config: train_network(network, target, encoded, config, lambda _: None, weights),
+        config,
+        lambda config, reason: log.info("memory was short (%s): %d rows a step", reason, config.batch_rows),
+    )
+    return TrainedModel(trained, network, preprocessing, target)
 
 
 def _take_after(train: Snapshot, num_before: int, end: int, replay: float, seed: int) -> tuple[Snapshot, Choice]:

@@ -37,14 +37,14 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one job, of which the newest counts: `last` is that of an earlier attempt, if there is one.
+    """The checkpoints of one training of a job: `last` is the newest of an earlier attempt, if there is one.
 
-    `key` names what they are of; those of another one (other rows or settings, another release) are passed over.
+    `key` names what they are of, a hash: other rows or settings, or another release, have other checkpoints.
     """
 
     def __init__(self, artifacts: str, job_id: str, key: str, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._files, root = fsspec.url_to_fs(artifacts)
-        self._folder = f"{root}/{_FOLDER}/{job_id}"
+        self._folder = f"{root}/{_FOLDER}/{job_id}/{key[:_HASH_CHARS]}"
         self._key = key
         self._clock_s = clock_s
         self._number = 0
@@ -101,7 +101,7 @@ class Checkpoints:
         """Give the paths, the newest last."""
         try:
             found: list[str] = self._files.ls(self._folder, detail=False)
-        except FileNotFoundError:
+        except OSError:
             return []
         return sorted(path for path in found if path.endswith(_SUFFIX))
 

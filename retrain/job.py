@@ -30,6 +30,7 @@ from retrain.checkpoints import Checkpoints
 from retrain.device import choose_device, hold_gpu_memory, pin_threads, repeatable
 from retrain.evaluation import Evaluation, evaluate_challenger
 from retrain.gate_budgets import without_times
+from retrain.halving import train_within_memory
 from retrain.limits import is_out_of_memory, limit_memory, measure_use
 from retrain.network import NetworkConfig, configure_network
 from retrain.order import (
@@ -182,33 +183,27 @@ class _Training:
         self._started_s = self._epoch_started_s = self._clock.monotonic_s()
         self.network: nn.Module
         with repeatable(settings.deterministic):
-            while True:
-                try:
-                    self.network, self.num_epochs = self._train_network(data)
-                    break
-                except (MemoryError, RuntimeError) as error:
-                    if not is_out_of_memory(error) or self.config.batch_rows == 1:
-                        raise
-                    self._halve_batch(str(error))
+            (self.network, self.num_epochs), self.config = train_within_memory(
+                lambda config: self._train_network(data, config), self.config, self._report_halved
+            )
         self.model = TrainedModel(self.network, self.network_config, self.preprocessing, self.target)
         self._report(NetworkTrained(num_epochs=self.num_epochs, seconds=self._clock.monotonic_s() - self._started_s))
 
-    def _train_network(self, data: TrainingRows) -> tuple[nn.Module, int]:
+    def _train_network(self, data: TrainingRows, config: TrainingConfig) -> tuple[nn.Module, int]:
         """Train, going on from where another attempt of this job came to, if it did the same."""
         learnt = (self.choice.window, self.choice.num_rows)
-        same = (self._order.job_id, self.data_hash, learnt, self.network_config, self.config, read_code_version())
+        same = (self.data_hash, learnt, self.network_config, config, read_code_version())
         key = hashlib.sha256(msgspec.json.encode(same)).hexdigest()
         checkpoints = Checkpoints(self._order.artifacts, self._order.job_id, key)
         if checkpoints.last is not None:
             facts = checkpoints.last.facts
             self._report(Resumed(phase=facts["phase"], num_epochs=facts["num_done"]))
         return train_network(
-            self.network_config, self.target, data, self.config, self._report_epoch, self.start.weights, checkpoints
+            self.network_config, self.target, data, config, self._report_epoch, self.start.weights, checkpoints
         )
 
-    def _halve_batch(self, reason: str) -> None:
-        self.config = msgspec.structs.replace(self.config, batch_rows=self.config.batch_rows // 2)
-        self._report(BatchHalved(batch_rows=self.config.batch_rows, reason=reason.splitlines()[0][:200]))
+    def _report_halved(self, config: TrainingConfig, reason: str) -> None:
+        self._report(BatchHalved(batch_rows=config.batch_rows, reason=reason))
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

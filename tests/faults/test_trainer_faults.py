@@ -1,20 +1,29 @@
-"""A trainer that is killed wherever it is in a job, twice in a row: the same version, one champion at every instant."""
+"""Trainers that are killed wherever they are in a job, race for one, or lose the store for a minute.
+
+Always the same version, once, and one champion at every instant.
+"""
 
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from retrain.claims import LEASE_MS
 from schemas.events import RoleMap, decode_event
 from store.artifacts import ArtifactFolder
 from store.log import TopicReader
 from store.versions import read_version
+from tests.clickhouses import EmbeddedClickHouse
 from tests.retraining import World, bootstrap, clickhouse_url, make_world, read_events, wait_until  # noqa: F401
 from tests.role_process import RoleProcess
 from tests.trainer_probe import POINTS
+
+# A minute, and longer than a claim lasts.
+OUTAGE_S = 60.0
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -25,11 +34,11 @@ Start = Callable[..., RoleProcess]
 def start(tmp_path: Path) -> Iterator[Start]:
     running: list[RoleProcess] = []
 
-    def begin(world: World, kill_at: str = "") -> RoleProcess:
+    def begin(world: World, kill_at: str = "", worker: str = "") -> RoleProcess:
         path = tmp_path / f"train-{len(running)}.log"
         program = ("-m", "tests.trainer_probe") if kill_at else ("-m", "driftloop.roles")
         more = {"DRIFTLOOP_TEST_KILL_AT": kill_at}
-        running.append(RoleProcess("train", world.runtime, path, program=program, more=more))
+        running.append(RoleProcess("train", world.runtime, path, worker, program=program, more=more))
         return running[-1]
 
     yield begin
@@ -89,6 +98,35 @@ def test_killed_everywhere_twice_the_job_gives_the_same_version_once(
         assert list_champions(world) == ["1"]
         assert [event.type for event in read_events(world, job_id)].count("resumed") >= len(POINTS)
         assert not list((Path(world.runtime.artifacts) / ".checkpoints").glob("*"))
+
+
+def test_two_race_for_a_job_and_the_store_is_away_for_a_minute(
+    bootstrap: str, tmp_path: Path, start: Start, undisturbed: str
+) -> None:
+    """Longer than a lease: who has the job says so on the log, and the other one keeps its hands off."""
+    assert OUTAGE_S > LEASE_MS / 1000
+    server = EmbeddedClickHouse(tmp_path / "clickhouse")
+    server.start()
+    try:
+        with make_world(bootstrap, server.url, tmp_path) as world:
+            fill(world)
+            workers = [start(world, worker=name) for name in ("first", "second")]
+            job_id = world.request()
+            epochs = "SELECT count() FROM epochs"
+            wait_until(lambda: world.ch.query(epochs)[0][0] >= 1, 120, "the first epoch")
+            server.kill()
+            time.sleep(OUTAGE_S)  # not to wait for something: so long it is away
+            assert [worker.process.poll() for worker in workers] == [None, None]
+            server.start()
+            wait_until(lambda: find_end(world, job_id) not in ("waiting", "running"), 180, "the job to end")
+            assert find_end(world, job_id) == "promoted"
+            assert world.ch.query("SELECT version, sha256 FROM versions") == [("1", undisturbed)]
+            assert list_champions(world) == ["1"]
+            events = read_events(world, job_id)
+            assert [event.type for event in events].count("promoted") == 1
+            assert len({event.worker for event in events if event.type in ("heartbeat", "started", "promoted")}) == 1
+    finally:
+        server.stop()
 
 
 def list_champions(world: World) -> list[str]:
