@@ -37,9 +37,15 @@ class Snapshot:
         return int(self.table.num_rows)
 
     def take(self, places: NDArray[np.int64]) -> Snapshot:
-        """Return the rows at some places; start, end and hash stay those of the rows that were read."""
-        if len(places) == self.num_rows:
-            return self
+        """Return the rows at some ascending places; start, end and hash stay those of the rows that were read.
+
+        Rows that lie together are not copied.
+        """
+        num_rows = len(places)
+        if num_rows == 0 or places[-1] - places[0] + 1 == num_rows:
+            first = int(places[0]) if num_rows else 0
+            table, labels = self.table.slice(first, num_rows), self.labels.slice(first, num_rows)
+            return Snapshot(table, labels, self.start, self.end, self.sha256)
         chosen = pa.array(places)
         return Snapshot(self.table.take(chosen), self.labels.take(chosen), self.start, self.end, self.sha256)
 
@@ -66,11 +72,15 @@ def build_snapshot(
     for place, name in enumerate(table.column_names):
         if name.startswith("t:"):
             table = table.set_column(place, name, table[name].cast(pa.large_string()))
-    table = table.sort_by([("ts", "ascending"), ("record_id", "ascending")])
-    table = table.filter(pc.is_valid(_read_labels(table, task)))
-    ids = table["record_id"].to_pandas()
-    # A producer's duplicate with another time is another row in the store; the first in time counts.
-    table = table.filter(pa.array(~ids.duplicated().to_numpy()))
+    # Each step copies the rows, so it is left out where it would change nothing.
+    if not _is_in_order(table):
+        table = table.sort_by([("ts", "ascending"), ("record_id", "ascending")])
+    is_labelled = pc.is_valid(_read_labels(table, task))
+    if not pc.all(is_labelled).as_py():
+        table = table.filter(is_labelled)
+    if pc.count_distinct(table["record_id"]).as_py() < table.num_rows:
+        # A producer's duplicate with another time is another row in the store; the first in time counts.
+        table = table.filter(pa.array(~table["record_id"].to_pandas().duplicated().to_numpy()))
     labels = _read_labels(table, task)
     names = sorted(f"{kind}:{name}" for name in features for kind in "ft")
     return Snapshot(table, labels, start_ms, end_ms, _hash_rows(table, labels, names))
@@ -92,6 +102,16 @@ def guard_against_leaks(train: Snapshot, gate: Snapshot) -> Snapshot:
     )
 
 
+def _is_in_order(table: pa.Table) -> bool:
+    """Say whether rows are in the order of (ts, record_id), as the store gives them."""
+    steps = np.diff(table["ts"].cast(pa.timestamp("ms", "UTC")).cast(pa.int64()).to_numpy())
+    if (steps < 0).any():
+        return False
+    ties = np.flatnonzero(steps == 0)
+    ids = table["record_id"]
+    return not len(ties) or bool(pc.all(pc.less_equal(ids.take(pa.array(ties)), ids.take(pa.array(ties + 1)))).as_py())
+
+
 def _read_labels(table: pa.Table, task: str) -> pa.Array:
     """Return numbers for binary and regression, texts for multiclass; null where there is none (or NaN)."""
     if task == "multiclass":
@@ -103,10 +123,10 @@ def _read_labels(table: pa.Table, task: str) -> pa.Array:
 def _hash_rows(table: pa.Table, labels: pa.Array, names: list[str]) -> str:
     """Hash ids, times, labels and the named feature columns, each with its name; a missing column hashes as such."""
     digest = hashlib.sha256(f"rows {table.num_rows}\n".encode())
-    columns = {"record_id": table["record_id"].combine_chunks(), "label": labels}
-    columns |= {name: table[name].combine_chunks() for name in names if name in table.column_names}
     digest.update(table["ts"].cast(pa.timestamp("ms", "UTC")).cast(pa.int64()).to_numpy().astype("<i8").tobytes())
-    for name, column in columns.items():
+    for name in ("record_id", "label", *(name for name in names if name in table.column_names)):
+        # One copy at a time: a column in one piece.
+        column = labels if name == "label" else table[name].combine_chunks()
         if column.null_count == len(column):
             continue  # in the store a feature that is always missing is no feature
         digest.update(f"\n{name}\n".encode())

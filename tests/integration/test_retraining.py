@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import msgspec
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from retrain.trained_model import Choice
 from retrain.verification import find_job, verify_job
 from schemas.events import RoleMap
-from schemas.spec import ModelHistory, RetrainSpec
+from schemas.spec import ModelHistory, QuietHoursSpec, RetrainSpec
 from store.artifacts import ArtifactFolder
 from store.log import TopicReader, publish_roles
 from store.reference import read_reference
@@ -191,6 +193,22 @@ def test_a_thousand_equal_requests_start_one_job(world: World, start: START) -> 
     ]
     assert [event.type for event in read_events(world, job_id)].count("started") == 1
     assert world.ch.query("SELECT count() FROM versions") == [(1,)]
+
+
+def test_a_job_waits_for_the_end_of_quiet_hours(world: World, start: START) -> None:
+    for number in (0, 1, 2, 3):
+        world.store_window(number, share_labelled=1.0)
+    now = datetime.now(UTC)
+    begin, end = (f"{(now.hour + shift) % 24:02}:00" for shift in (-1, 2))
+    quiet = RetrainSpec(quiet_hours=QuietHoursSpec(from_=begin, to=end))
+    world.publish_spec(version=2, changed={"retrain": quiet})
+    start("train")
+    job_id = world.request()
+    reason = f"waits for the end of the quiet hours at {end} (UTC)"
+    wait_until(lambda: world.job(job_id).get("reason") == reason, 60, "the job to wait")
+    # A changed spec holds for jobs that wait; without quiet hours it starts.
+    world.publish_spec(version=3)
+    wait_until(lambda: world.job(job_id)["state"] != "waiting", 60, "the job to start")
 
 
 def test_lost_race_for_the_roles_is_decided_again(world: World, start: START) -> None:
