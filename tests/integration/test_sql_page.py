@@ -69,6 +69,15 @@ def fill(store: ClickHouse) -> None:
     job = {"job_id": "j1", "model": "fraud", "trigger_alert_id": "a1", "state": "promoted", "version": "1",
            "train_from": WINDOW[0], "train_to": WINDOW[1], "sequence": 1}  # fmt: skip
     store.insert_rows("jobs", [job])
+    asked = {
+        "model": "fraud",
+        "request_id": "j1",
+        "rule": "harm",
+        "trigger_alert_id": "a1",
+        "first": later,
+        "due": later,
+    }
+    store.insert_rows("retrain_requests", [asked])
     store.insert_rows("versions", [{"model": "fraud", "version": "1", "job_id": "j1", "sha256": "abc"}])
     store.insert_rows("roles", [{"model": "fraud", "version": "1", "role": "champion", "epoch": 1}])
     spec = '{"performance": {"metrics": ["roc_auc"]}}'
