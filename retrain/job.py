@@ -3,17 +3,21 @@
 A pure function of the order, the rows in the store, the code and the seed. It must not promote, nor
 write a job's state: it reports on standard output, and the trainer records. Run as
 `python -m retrain.job` with the order as the first line of standard input; when that input closes,
-the trainer is gone, and the process ends.
+the trainer is gone, and the process ends. With `--order FILE` the order is read there, and input means nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import logging
 import os
+import select
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -31,6 +35,7 @@ from retrain.device import choose_device, hold_gpu_memory, pin_threads, repeatab
 from retrain.evaluation import Evaluation, evaluate_challenger
 from retrain.gate_budgets import without_times
 from retrain.halving import train_within_memory
+from retrain.joint_training import end_training, follow, lead_training
 from retrain.limits import is_out_of_memory, limit_memory, measure_use
 from retrain.network import NetworkConfig, configure_network
 from retrain.order import (
@@ -50,6 +55,7 @@ from retrain.order import (
     encode_line,
 )
 from retrain.preprocessing import Preprocessing, fit_preprocessing
+from retrain.ranks import ALONE, Ranks
 from retrain.snapshot import Snapshot, guard_against_leaks, take_snapshot
 from retrain.target import Scored, Target, UnfitLabelsError, fit_target
 from retrain.tensors import TrainingRows
@@ -68,7 +74,7 @@ from retrain.training import EpochMeasured, TrainingConfig, configure_training, 
 from retrain.warm_start import WarmWeights, choose_weights, find_champion, start_from_scratch
 from schemas.clock import Clock, SystemClock
 from schemas.errors import ConfigurationError, Retryable
-from schemas.spec import RetrainSpec
+from schemas.spec import ResourceSpec, RetrainSpec
 from store.artifacts import open_artifacts
 from store.client import ClickHouse
 from store.reference import insert_reference
@@ -78,13 +84,14 @@ log = logging.getLogger(__name__)
 Report = Callable[[JobReport], None]
 
 _STDIN = 0
+_LOOK_EVERY_S = 0.5
 _STARTED_S = SystemClock().monotonic_s()
 
 # Below this a network only learns noise, and a tenth of the rows validates nothing.
 _MIN_TRAIN_ROWS = 100
 
 
-def run_job(order: JobOrder, report: Report, clock: Clock) -> JobFinished:
+def run_job(order: JobOrder, report: Report, clock: Clock, ranks: Ranks = ALONE) -> JobFinished:
     """Run a job; safe to repeat, since all that it stores is named by its content.
 
     Raises UnfitLabelsError or ConfigurationError when trying again would not help.
@@ -92,7 +99,7 @@ def run_job(order: JobOrder, report: Report, clock: Clock) -> JobFinished:
     ch = ClickHouse(order.clickhouse)
     try:
         train, gate = _take_snapshots(ch, order)
-        training = _Training(order, train, gate, report, clock)
+        training = _Training(order, train, gate, report, clock, ranks)
         del train  # once encoded, the rows are gone
         start = _find_start(ch, order)
         training.choose(start)
@@ -125,12 +132,14 @@ def _find_start(ch: ClickHouse, order: JobOrder) -> TrainedModel | str:
 class _Training:
     """The middle of a job: from rows to a network, with all that the manifest tells of it."""
 
-    def __init__(self, order: JobOrder, train: Snapshot, gate: Snapshot, report: Report, clock: Clock) -> None:
-        self._order, self._train, self._report, self._clock = order, [train], report, clock
+    def __init__(
+        self, order: JobOrder, train: Snapshot, gate: Snapshot, report: Report, clock: Clock, ranks: Ranks
+    ) -> None:
+        self._order, self._train, self._report, self._clock, self._ranks = order, [train], report, clock, ranks
         self.spec = order.published.spec
         self.settings = self.spec.retrain or RetrainSpec()
         self.device = choose_device(self.settings.resources.accelerator)
-        self.num_threads = pin_threads(self.settings.resources.cpus)
+        self.num_threads, self.num_processes = pin_threads(ranks.divide(self.settings.resources.cpus)), ranks.size
         hold_gpu_memory(self.device, self.settings.resources.gpu_memory_bytes)
         self.data_hash = hashlib.sha256(f"{train.sha256}\n{gate.sha256}\n".encode()).hexdigest()
         report(
@@ -186,21 +195,22 @@ class _Training:
             (self.network, self.num_epochs), self.config = train_within_memory(
                 lambda config: self._train_network(data, config), self.config, self._report_halved
             )
+        self._ranks.is_busy = False
         self.model = TrainedModel(self.network, self.network_config, self.preprocessing, self.target)
         self._report(NetworkTrained(num_epochs=self.num_epochs, seconds=self._clock.monotonic_s() - self._started_s))
 
     def _train_network(self, data: TrainingRows, config: TrainingConfig) -> tuple[nn.Module, int]:
         """Train, going on from where another attempt of this job came to, if it did the same."""
         learnt = (self.choice.window, self.choice.num_rows)
-        same = (self.data_hash, learnt, self.network_config, config, read_code_version())
+        same = (self.data_hash, learnt, self.network_config, config, read_code_version(), self._ranks.size)
         key = hashlib.sha256(msgspec.json.encode(same)).hexdigest()
         checkpoints = Checkpoints(self._order.artifacts, self._order.job_id, key)
         if checkpoints.last is not None:
             facts = checkpoints.last.facts
             self._report(Resumed(phase=facts["phase"], num_epochs=facts["num_done"]))
-        return train_network(
-            self.network_config, self.target, data, config, self._report_epoch, self.start.weights, checkpoints
-        )
+        training = (self.network_config, self.target, data, config)
+        lead_training(self._ranks, *training, self.start.weights, checkpoints.last)
+        return train_network(*training, self._report_epoch, self.start.weights, checkpoints, self._ranks)
 
     def _report_halved(self, config: TrainingConfig, reason: str) -> None:
         self._report(BatchHalved(batch_rows=config.batch_rows, reason=reason))
@@ -264,6 +274,7 @@ def _store(
         torch_version=str(torch.__version__),
         device=training.device.type,
         num_threads=training.num_threads,
+        num_processes=training.num_processes,
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
     gates = tuple(without_times(gate) for gate in verdict.gates)
@@ -307,21 +318,49 @@ def _range_of(rows: Snapshot) -> DataRange:
     return DataRange(start=rows.start, end=rows.end, num_rows=rows.num_rows, sha256=rows.sha256)
 
 
-def main() -> int:
-    """Run the job that standard input orders; the exit status is 0 when the last report says how it ended."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the job that is ordered; the exit status is 0 when the last report says how it ended."""
+    parser = argparse.ArgumentParser(prog="python -m retrain.job", description=__doc__)
+    parser.add_argument("--order", type=Path)
+    given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    order = decode_order(_read_line())
-    threading.Thread(target=_end_with_trainer, daemon=True).start()
-    last = _run_limited(order)
-    _print(_measure_use())
-    _print(last)
+    parent = os.getppid()
+    ranks = Ranks.join()
+    line = b"" if not ranks.leads else given.order.read_bytes() if given.order else _read_line()
+    order = decode_order(ranks.tell(line))
+    threading.Thread(target=_end_with_trainer, args=(parent, given.order is None), daemon=True).start()
+    if ranks.leads:
+        last = _run_limited(order, ranks)
+        _print(_end_together(ranks))
+        _print(last)
+    else:
+        resources = _find_resources(order, ranks)
+        with suppress(MemoryError):  # the leader has the same limit, and says so
+            limit_memory(resources)
+        follow(ranks, resources)
+        _measure_use(ranks)
+    ranks.leave()
     return 0
 
 
-def _run_limited(order: JobOrder) -> JobReport:
+def _end_together(ranks: Ranks) -> ResourcesUsed:
+    """Let the other processes end, and return what all have used; what only this one has if others are gone."""
     try:
-        limit_memory((order.published.spec.retrain or RetrainSpec()).resources)
-        return run_job(order, _print, SystemClock())
+        # Where only this process failed, the others still wait for it in the middle of a step, and end when it does.
+        if not ranks.is_busy:
+            end_training(ranks)
+            return _measure_use(ranks)
+    except RuntimeError as error:
+        log.warning("the other processes are gone: %s", error)
+    return _measure_use(ALONE)
+
+
+def _run_limited(order: JobOrder, ranks: Ranks) -> JobReport:
+    try:
+        resources = _find_resources(order, ranks)
+        limit_memory(resources)
+        ranks.take_gpu(resources.accelerator)
+        return run_job(order, _print, SystemClock(), ranks)
     except (UnfitLabelsError, ConfigurationError) as error:
         return JobUnfit(reason=str(error))
     except Retryable as error:
@@ -332,14 +371,21 @@ def _run_limited(order: JobOrder) -> JobReport:
         return JobUnfit(reason=f"memory was short: {error}")
 
 
-def _measure_use() -> ResourcesUsed:
+def _find_resources(order: JobOrder, ranks: Ranks) -> ResourceSpec:
+    """Return what this process may use: its part of the job's memory."""
+    resources = (order.published.spec.retrain or RetrainSpec()).resources
+    return msgspec.structs.replace(resources, memory_bytes=ranks.divide(resources.memory_bytes))
+
+
+def _measure_use(ranks: Ranks) -> ResourcesUsed:
+    """Add up what all processes have used."""
     cpu_seconds, peak_memory_bytes = measure_use()
     on_gpu = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+    gpu_seconds = SystemClock().monotonic_s() - _STARTED_S if on_gpu else 0.0
+    peak_gpu_memory_bytes = torch.cuda.max_memory_allocated() if on_gpu else 0
+    used = ranks.sum_numbers([cpu_seconds, gpu_seconds, peak_memory_bytes, peak_gpu_memory_bytes])
     return ResourcesUsed(
-        cpu_seconds=cpu_seconds,
-        gpu_seconds=SystemClock().monotonic_s() - _STARTED_S if on_gpu else 0.0,
-        peak_memory_bytes=peak_memory_bytes,
-        peak_gpu_memory_bytes=torch.cuda.max_memory_allocated() if on_gpu else 0,
+        cpu_seconds=used[0], gpu_seconds=used[1], peak_memory_bytes=int(used[2]), peak_gpu_memory_bytes=int(used[3])
     )
 
 
@@ -361,10 +407,14 @@ def _read_line() -> bytes:
     return line
 
 
-def _end_with_trainer() -> None:
-    # A trainer that was killed cannot say so; the end of our input does.
-    while os.read(_STDIN, 1):
-        pass
+def _end_with_trainer(parent: int, is_ordered_by_input: bool) -> None:
+    # A trainer that was killed cannot say so; the end of our input does. Between it and us may stand torchrun, which
+    # shares its input with us, and whose end alone we see by having another parent.
+    inputs = [_STDIN] if is_ordered_by_input else []
+    while os.getppid() == parent:
+        readable, _, _ = select.select(inputs, [], [], _LOOK_EVERY_S)
+        if readable and not os.read(_STDIN, 1):
+            break
     os._exit(3)
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from retrain.job_process import JobProcess, Printed
+from retrain.limits import Machine
 from retrain.order import JobOrder, JobReport
 from schemas.clock import Clock
-from schemas.spec import RetrainSpec
+from schemas.spec import ResourceSpec, RetrainSpec
 
 
 class RunningJob(Protocol):
@@ -42,4 +43,15 @@ class RunningJob(Protocol):
 def start_job(order: JobOrder, clock: Clock) -> RunningJob:
     """Start a job where the order's spec says."""
     retrain = order.published.spec.retrain or RetrainSpec()
-    return JobProcess(order, retrain.resources.timeout_ms / 1000, clock)
+    timeout_s = retrain.resources.timeout_ms / 1000
+    if retrain.launcher == "torchrun":
+        num_processes = count_processes(retrain.resources, Machine.look().num_gpus)
+        return JobProcess(order, timeout_s, clock, ("-m", "retrain.torchrun", "--processes", str(num_processes)))
+    return JobProcess(order, timeout_s, clock)
+
+
+def count_processes(resources: ResourceSpec, num_gpus: int) -> int:
+    """Return in how many processes a job runs where there are so many GPUs: as declared, or one on each that it has."""
+    if resources.processes is not None:
+        return resources.processes
+    return 1 if resources.accelerator == "cpu" else max(1, min(resources.gpus, num_gpus))

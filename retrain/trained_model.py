@@ -86,6 +86,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     torch_version: str
     device: str
     num_threads: int
+    num_processes: int = 1
     weights_sha256: str
     format: int = _FORMAT
 

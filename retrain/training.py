@@ -20,7 +20,9 @@ from retrain.checkpoints import Checkpoint, Checkpoints
 from retrain.compilation import choose_compilation, compile_network
 from retrain.device import autocast
 from retrain.network import NetworkConfig
+from retrain.ranks import ALONE, Ranks, list_trained
 from retrain.schedule import plan_one_cycle
+from retrain.synced_norm import sync_norms
 from retrain.target import Target
 from retrain.tensors import Inputs, TrainingRows
 from schemas.spec import TrainingSpec
@@ -114,6 +116,8 @@ def train_network(
     report: Callable[[EpochMeasured], None],
     weights: Mapping[str, Tensor] | None = None,
     checkpoints: Checkpoints | None = None,
+    ranks: Ranks = ALONE,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[nn.Module, int]:
     """Train on rows in the order of time; return the network and its number of epochs.
 
@@ -122,21 +126,24 @@ def train_network(
     Without early stopping there is one network, which learns from all rows for all epochs. Layers that
     `weights` names begin with those. On one device with one number of threads, equal arguments give
     equal weights, bit for bit, also when training goes on from the last of `checkpoints`.
+
+    Of several processes (`ranks`), all call this with equal arguments and get equal weights. The leader alone keeps
+    checkpoints; the others are told the one to go on from. Outputs for `report` are the leader's alone.
     """
     weights = weights or {}
-    checkpoint = checkpoints.last if checkpoints is not None else None
+    checkpoint = checkpoints.last if checkpoints is not None else checkpoint
     num_epochs = config.max_epochs
     is_final = config.patience_epochs is None
     if not is_final and (checkpoint is None or checkpoint.facts["phase"] == _SEARCH):
         num_validation = max(1, int(len(rows) * config.validation_share))
         validation = rows.take(len(rows) - num_validation, len(rows))
         fit_rows = rows.take(0, len(rows) - num_validation)
-        search = TrainingRun(network_config, target, fit_rows, config, num_epochs, weights)
+        search = TrainingRun(network_config, target, fit_rows, config, num_epochs, weights, ranks)
         num_epochs = _find_num_epochs(search, validation, config.patience_epochs, report, checkpoints, checkpoint)
         checkpoint = None
     elif not is_final and checkpoint is not None:
         num_epochs = checkpoint.facts["num_epochs"]
-    run = TrainingRun(network_config, target, rows, config, num_epochs, weights)
+    run = TrainingRun(network_config, target, rows, config, num_epochs, weights, ranks)
     if checkpoint is not None:
         run.resume(checkpoint)
     while run.num_done < num_epochs:
@@ -187,6 +194,7 @@ class TrainingRun:
         config: TrainingConfig,
         num_epochs: int,
         weights: Mapping[str, Tensor],
+        ranks: Ranks = ALONE,
     ) -> None:
         torch.manual_seed(config.seed)
         self.num_epochs, self.num_done = num_epochs, 0
@@ -195,6 +203,11 @@ class TrainingRun:
         if weights:
             self.network.load_state_dict(dict(weights), strict=False)
         self.network.to(rows.device)
+        self._ranks, self._seed = ranks, config.seed
+        if ranks.size > 1:
+            ranks.sums_inside = sync_norms(self.network)
+            for tensor in self.network.state_dict().values():
+                ranks.send(tensor)
         self._target, self._rows, self._batch_rows = target, rows, config.batch_rows
         self._order = torch.Generator().manual_seed(config.seed)
         # One kernel a step instead of one a tensor: a third of a small network's time, on the CPU too.
@@ -206,39 +219,59 @@ class TrainingRun:
         self._plan = list(zip(rates.tolist(), momenta.tolist(), strict=True))
         self._num_steps = 0
         compilation = choose_compilation(
-            rows.device, num_steps, is_heavy=network_config.convolutions, deterministic=config.deterministic
+            rows.device,
+            num_steps,
+            is_heavy=network_config.convolutions,
+            # Compiled code with sums over processes in it was never tried.
+            deterministic=config.deterministic or ranks.size > 1,
         )
+        self._parameters = list_trained(self.network)
         self._forward = compile_network(self.network, compilation)
 
     def run_epoch(self) -> float:
         """Learn from every row once, in a new order; return the mean loss."""
         self.network.train()
-        rows, device = self._rows, self._rows.device
+        rows, device, ranks = self._rows, self._rows.device, self._ranks
         order = torch.randperm(len(rows), generator=self._order)
+        share = ranks.split(order, self._batch_rows)
+        self._begin_epoch()
         total = torch.zeros((), device=device)
         (group,) = self._optimizer.param_groups
-        for inputs, truth in rows.batch(order, self._batch_rows):
+        batches = rows.batch(share.order, share.batch_rows)
+        for (inputs, truth), num_rows, scale in zip(batches, share.num_rows, share.scales, strict=True):
             group["lr"], momentum = self._plan[self._num_steps]
             self._num_steps += 1
             group["betas"] = (momentum, group["betas"][1])
             self._optimizer.zero_grad(set_to_none=True)
-            with autocast(device):
-                outputs = self._forward(inputs.dense, inputs.codes, inputs.extra)
-            loss = self._target.compute_loss(outputs.float(), truth)
-            torch.autograd.backward(loss)
+            loss = ranks.learn(partial(self._learn, inputs, truth, scale), self._parameters)
             self._optimizer.step()
-            total += loss.detach() * len(truth)
-        mean_loss = float(total) / len(rows)
+            total += loss * num_rows
+        mean_loss = float(ranks.finish_epoch(total)) / len(rows)
         if not math.isfinite(mean_loss):
             raise ArithmeticError(f"training diverged: the loss is {mean_loss}")
         self.num_done += 1
         return mean_loss
 
+    def _learn(self, inputs: Inputs, truth: Tensor, scale: float) -> Tensor:
+        """Leave the gradients of the mean loss times `scale`; return the mean loss."""
+        with autocast(self._rows.device):
+            outputs = self._forward(inputs.dense, inputs.codes, inputs.extra)
+        loss = self._target.compute_loss(outputs.float(), truth)
+        torch.autograd.backward(loss if scale == 1.0 else loss * scale)
+        return loss.detach()
+
+    def _begin_epoch(self) -> None:
+        """Let ranks draw different numbers (dropout), the same ones whenever the epoch is repeated."""
+        if self._ranks.size > 1:
+            torch.manual_seed((self._seed << 20) + (self.num_done << 10) + self._ranks.rank)
+
     def measure(self, validation: TrainingRows) -> tuple[float, Tensor]:
-        """Return the loss on rows, and the outputs."""
-        device = self._rows.device
-        outputs = compute_outputs(self.network, validation.inputs, self._block_rows, device)
-        return float(self._target.compute_loss(outputs, validation.truth.to(device))), outputs
+        """Return the loss on rows, and the outputs, which are empty where another process leads."""
+        device, loss, outputs = self._rows.device, 0.0, torch.empty(0, self._target.num_outputs)
+        if self._ranks.leads:
+            outputs = compute_outputs(self.network, validation.inputs, self._block_rows, device)
+            loss = float(self._target.compute_loss(outputs, validation.truth.to(device)))
+        return self._ranks.send_number(loss), outputs
 
     def checkpoint(self, **facts: Any) -> Checkpoint:
         """Return all that the next epoch depends on."""

@@ -1,0 +1,132 @@
+"""How the leader has all processes of a job train the same network: what it sends, and how the others follow.
+
+Owns the message. The leader calls `lead_training` and then trains as it would alone; the others are in `follow` for all
+their lives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from retrain.checkpoints import Checkpoint
+from retrain.device import choose_device, hold_gpu_memory, pin_threads, repeatable
+from retrain.network import NetworkConfig
+from retrain.ranks import Ranks
+from retrain.target import Target
+from retrain.tensors import Inputs, TrainingRows
+from retrain.training import TrainingConfig, train_network
+from schemas.errors import ConfigurationError
+from schemas.spec import ResourceSpec
+
+
+class _TensorHead(msgspec.Struct, frozen=True):
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class _Call(msgspec.Struct, frozen=True, kw_only=True):
+    """What to train; the tensors' values follow it."""
+
+    network: NetworkConfig
+    target: Target
+    training: TrainingConfig
+    checkpoint: dict[str, Any] | None
+    tensors: list[_TensorHead]
+    is_resident: bool
+
+
+def lead_training(
+    ranks: Ranks,
+    network: NetworkConfig,
+    target: Target,
+    rows: TrainingRows,
+    training: TrainingConfig,
+    weights: Mapping[str, Tensor],
+    checkpoint: Checkpoint | None = None,
+) -> None:
+    """Have the other processes train this with us, from a checkpoint if there is one; nothing where there are none.
+
+    ConfigurationError where they are still in the middle of an earlier training.
+    """
+    if ranks.size == 1:
+        return
+    if ranks.is_busy:
+        raise ConfigurationError(
+            "memory was short in one of several processes, at a moment from which they cannot begin again together",
+            key="retrain.training.batch_rows",
+            remedy="declare a smaller number",
+        )
+    extra = {f"extra.{name}": tensor for name, tensor in rows.inputs.extra.items()}
+    tensors = {"dense": rows.inputs.dense, "codes": rows.inputs.codes, "truth": rows.truth, **extra}
+    tensors |= {f"weights.{name}": tensor for name, tensor in weights.items()}
+    if checkpoint is not None:
+        tensors |= {f"checkpoint.{name}": tensor for name, tensor in checkpoint.tensors.items()}
+    facts = None if checkpoint is None else dict(checkpoint.facts)
+    heads = [
+        _TensorHead(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+        for name, tensor in tensors.items()
+    ]
+    call = _Call(
+        network=network,
+        target=target,
+        training=training,
+        checkpoint=facts,
+        tensors=heads,
+        is_resident=rows.is_resident,
+    )
+    ranks.tell(msgspec.json.encode(call))
+    for tensor in tensors.values():
+        ranks.send(tensor)
+    ranks.is_busy = True
+
+
+def end_training(ranks: Ranks) -> None:
+    """Let the other processes end in order."""
+    ranks.tell(b"")
+
+
+def follow(ranks: Ranks, resources: ResourceSpec) -> None:
+    """Train whatever the leader says, until it says that there is no more."""
+    ranks.take_gpu(resources.accelerator)
+    device = choose_device(resources.accelerator)
+    pin_threads(ranks.divide(resources.cpus))
+    hold_gpu_memory(device, resources.gpu_memory_bytes)
+    while message := ranks.tell():
+        call = msgspec.json.decode(message, type=_Call)
+        tensors = {head.name: torch.empty(head.shape, dtype=getattr(torch, head.dtype)) for head in call.tensors}
+        for tensor in tensors.values():
+            ranks.send(tensor)
+        rows = _place_rows(tensors, device, call.is_resident)
+        weights = _take_prefixed(tensors, "weights.")
+        checkpoint = None
+        if call.checkpoint is not None:
+            checkpoint = Checkpoint(_take_prefixed(tensors, "checkpoint."), call.checkpoint)
+        what = (call.network, call.target, rows, call.training)
+        try:
+            with repeatable(call.training.deterministic):
+                train_network(*what, _ignore, weights, ranks=ranks, checkpoint=checkpoint)
+        except MemoryError:
+            # The leader has it too, and calls again with smaller batches, or ends.
+            continue
+
+
+def _place_rows(tensors: Mapping[str, Tensor], device: torch.device, is_resident: bool) -> TrainingRows:
+    inputs = Inputs(tensors["dense"], tensors["codes"], _take_prefixed(tensors, "extra."))
+    truth = tensors["truth"]
+    if is_resident:
+        inputs, truth = inputs.map(lambda tensor: tensor.to(device)), truth.to(device)
+    return TrainingRows(inputs, truth, device, is_resident)
+
+
+def _take_prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _ignore(_: Any) -> None:
+    """Reports are the leader's."""
