@@ -219,6 +219,8 @@ def test_models_and_alerts_tell_the_models_health(up: Up, replayed: truth.Truth)
     assert any(alert["rule"] == "drift" for alert in read_json(up, "alerts", "--all"))
     assert read_json(up, "jobs") == []
     assert read_json(up, "models", "credit") == []
+    (told,) = read_json(up, "retrain", "--explain", "credit")
+    assert (told["asks"], told["verdict"]) == (False, "its spec has no section retrain, so nothing is retrained")
 
 
 def test_topics_and_doctor_find_nothing_to_do(up: Up) -> None:
@@ -233,6 +235,7 @@ def test_mistakes_against_a_running_system_are_one_line(up: Up, replayed: truth.
         (("replay", "files/nothing.csv", "--model", "credit"), "files/nothing.csv: there is no such file"),
         (("replay", "files/stream.parquet", "--model", "credit", "--label-column", "truth"), "no column 'truth'"),
         (("retrain", "credit"), "the spec of credit has no retrain section"),
+        (("retrain", "--verify", "nope"), "there is no job 'nope'"),
         (("subscribe", "--remove", "nobody"), "there is no subscription 'nobody'"),
         (("sql", "SELECT nothing FROM records"), "nothing"),
     ):
