@@ -25,7 +25,7 @@ See it at work:                     driftloop demo
 # Name → one line for the list of commands; the module is commands/<name with _>.py and holds a click command.
 COMMANDS = (
     "up", "init", "apply", "models", "status", "replay", "sql", "alerts", "report", "subscribe", "retrain", "jobs",
-    "promote", "rollback", "card",
+    "promote", "rollback", "card", "export",
     "topics", "doctor", "demo",
 )  # fmt: skip
 

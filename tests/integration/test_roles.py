@@ -228,6 +228,14 @@ def test_roles_are_named_by_hand_and_a_lost_race_says_who_won(
     gates = msgspec.json.decode(run("card", world.model, "1", "--gates", "--json"))
     assert {"gain", "gain_lower", "calibration"} <= {gate["name"] for gate in gates}
 
+    exported = tmp_path / "exported"
+    assert "MLmodel" in run("export", world.model, "--to", str(exported), "--format", "mlflow")
+    assert "loader_module: retrain.mlflow_loader" in (exported / "MLmodel").read_text()
+    result = CliRunner().invoke(
+        driftloop, ["--data", str(tmp_path), "export", world.model, "--to", str(exported), "--format", "mlflow"]
+    )
+    assert "is not empty" in str(result.exception)
+
     assert "champion   external" in run("rollback", world.model, "--reason", "complaints")
     assert read_roles() == {"external": "champion", "1": "retired"}
     assert "champion   1" in run("promote", world.model, "1")
