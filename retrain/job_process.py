@@ -86,6 +86,11 @@ class JobProcess:
         """The process, in words."""
         return f"process {self.pid}"
 
+    @property
+    def trouble(self) -> str:
+        """Nothing: a process runs, or is over."""
+        return ""
+
     def read_reports(self) -> list[JobReport]:
         """Return what the process has reported since the last call, in order; returns at once."""
         reports = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from retrain.job_process import JobProcess, Printed
+from retrain.launch_kubernetes import KubernetesJob
 from retrain.limits import Machine
 from retrain.order import JobOrder, JobReport
 from schemas.clock import Clock
@@ -20,6 +21,10 @@ class RunningJob(Protocol):
     @property
     def name(self) -> str:
         """What runs, in words: `process 4711`."""
+
+    @property
+    def trouble(self) -> str:
+        """Why it does not get on at the moment, in words; empty where nothing is wrong."""
 
     def read_reports(self) -> list[JobReport]:
         """Return what the job has reported since the last call, in order."""
@@ -40,10 +45,12 @@ class RunningJob(Protocol):
         """End the job; when this returns, nothing of it is left behind that would not end by itself."""
 
 
-def start_job(order: JobOrder, clock: Clock) -> RunningJob:
-    """Start a job where the order's spec says."""
+def start_job(order: JobOrder, attempt: int, clock: Clock) -> RunningJob:
+    """Start an attempt of a job where the order's spec says."""
     retrain = order.published.spec.retrain or RetrainSpec()
     timeout_s = retrain.resources.timeout_ms / 1000
+    if retrain.launcher == "kubernetes" and retrain.kubernetes is not None:
+        return KubernetesJob(order, attempt, retrain.resources, retrain.kubernetes, clock)
     if retrain.launcher == "torchrun":
         num_processes = count_processes(retrain.resources, Machine.look().num_gpus)
         return JobProcess(order, timeout_s, clock, ("-m", "retrain.torchrun", "--processes", str(num_processes)))

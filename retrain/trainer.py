@@ -145,8 +145,9 @@ class Trainer:
     def _refuse(self, model: str) -> str:
         """Say why this machine cannot run a model's jobs, empty if it can; another worker may."""
         published = self._find_spec(model)
-        resources = (published.spec.retrain if published else None) or RetrainSpec()
-        return self._machine.refuse(resources.resources)
+        retrain = (published.spec.retrain if published else None) or RetrainSpec()
+        # A pod runs on another machine, and the cluster knows which has room.
+        return "" if retrain.launcher == "kubernetes" else self._machine.refuse(retrain.resources)
 
     def _take_up(self, row: JobRow) -> None:
         self._claims.refresh()
@@ -274,7 +275,7 @@ class Trainer:
             reason=job.request.reason,
             **ranges._asdict(),
         )
-        running = start_job(order, self._clock)
+        running = start_job(order, job.row.attempt, self._clock)
         outcome = Outcome(job, order, self._ch, self._claims, self._roles, self._clock)
         self._running = (job, running, outcome)
         log.info("job %s of model %s runs as %s", order.job_id[:12], order.model, running.name)
@@ -288,7 +289,8 @@ class Trainer:
         if process.is_late() and not process.is_over():
             process.stop()
             self._running = None
-            self._end(job, "failed", "failed", "it ran for longer than resources.timeout allows")
+            trouble = f"; at the end {process.trouble}" if process.trouble else ""
+            self._end(job, "failed", "failed", f"it ran for longer than resources.timeout allows{trouble}")
         elif not process.is_over():
             job.beat()
         elif not self._claims.holds(job.row.job_id, job.row.attempt):
