@@ -8,21 +8,24 @@ from typing import Any
 
 import click
 
-UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+from schemas.units import parse_duration_ms
 
 
 class Duration(click.ParamType):
-    """`30d`, `1h`, `90s`, `250ms` as milliseconds."""
+    """What a spec understands, such as `30d`, `1h` or `250ms`, as milliseconds; and `0s`."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", str(value).strip())
-        if match is None:
-            self.fail(f"{value!r} is not a duration; write 30d, 1h, 10m, 90s or 250ms", param, ctx)
-        return round(float(match.group(1)) * UNITS_MS[match.group(2)])
+        text = str(value).strip()
+        if re.fullmatch(r"0\s*(ms|s|m|min|h|d|w)", text):
+            return 0
+        try:
+            return parse_duration_ms(text)
+        except ValueError:
+            self.fail(f"{value!r} is not a duration; write 1w, 30d, 1h, 10m, 90s or 250ms", param, ctx)
 
 
 class Instant(click.ParamType):

@@ -17,6 +17,8 @@ from driftloop.parameters import DURATION, INSTANT, SPEED
         (DURATION, "90s", 90_000),
         (DURATION, "1.5h", 5_400_000),
         (DURATION, "30d", 2_592_000_000),
+        (DURATION, "1w", 604_800_000),
+        (DURATION, "15min", 900_000),
         (DURATION, "0s", 0),
         (INSTANT, "1970-01-02", 86_400_000),
         (INSTANT, "2026-01-01T00:00:00Z", 1_767_225_600_000),
