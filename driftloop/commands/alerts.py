@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
+from typing import Any
 
 import click
 
@@ -37,6 +39,7 @@ def alerts(context: Context, model: str, everything: bool, follow: bool, as_json
             rows = read_alert_changes(store, model) if everything else read_open_alerts(store, model)
             columns: tuple[str, ...] = (*CHANGE_COLUMNS, "has_report") if everything else OPEN_COLUMNS
             columns += ("alert_id",) if as_json else ()
+            rows = rows if as_json else [write_times(row) for row in rows]
             print_rows(columns, [[row[name] for name in columns] for row in rows], as_json)
             return
         told: set[str] = set()
@@ -44,6 +47,17 @@ def alerts(context: Context, model: str, everything: bool, follow: bool, as_json
             for row in read_alert_changes(store, model):
                 if row["transition_id"] not in told:
                     told.add(row["transition_id"])
-                    text = encode_json([row]) if as_json else "  ".join(format_value(row[c]) for c in CHANGE_COLUMNS)
+                    text = encode_json([row]) if as_json else write_line(row)
                     click.echo(" ".join(text.split()) if as_json else text)
             time.sleep(FOLLOW_POLL_S)
+
+
+def write_times(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its window's start as people read times; programs get epoch milliseconds."""
+    start = row.get("window_start")
+    return row if start is None else row | {"window_start": datetime.fromtimestamp(start / 1000, UTC)}
+
+
+def write_line(row: dict[str, Any]) -> str:
+    readable = write_times(row)
+    return "  ".join(format_value(readable[name]) for name in CHANGE_COLUMNS)

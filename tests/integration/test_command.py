@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,11 @@ def test_models_and_alerts_tell_the_models_health(up: Up, replayed: truth.Truth)
     assert len(alerts) == model["num_open_alerts"]
     # The second half of the stream drifts in its features.
     assert any(alert["rule"] == "drift" for alert in read_json(up, "alerts", "--all"))
+    # People read when a window began, programs its milliseconds.
+    start_ms = read_json(up, "alerts", "--all")[0]["window_start"]
+    code, out, err = run(up.data, "alerts", "--all")
+    assert code == 0, err
+    assert datetime.fromtimestamp(start_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") in out
     assert read_json(up, "jobs") == []
     assert read_json(up, "models", "credit") == []
     (told,) = read_json(up, "retrain", "--explain", "credit")
