@@ -66,6 +66,11 @@ def encode_plain(value: object) -> object:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
+def inline_bytes(values: list[object]) -> list[object]:
+    """Bare bytes, such as an image's, as events carry them; all else as it is."""
+    return [{"bytes": value} if isinstance(value, bytes) else value for value in values]
+
+
 class Replay:
     """One replay of one model. `run` returns what was sent; safe to repeat: events keep their ids."""
 
@@ -149,7 +154,7 @@ class Replay:
     def build_records(self, step: Step) -> Iterator[bytes]:
         frame = self.source.features.iloc[step.row_from : step.row_to]
         names = list(frame.columns)
-        columns = [frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in names]
+        columns = [inline_bytes(frame[name].astype(object).where(frame[name].notna(), None).tolist()) for name in names]
         encode, model = self._encoder.encode, self.spec.model
         ids = self.source.record_id[step.row_from : step.row_to]
         times = self.source.ts_ms[step.row_from : step.row_to].tolist()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,19 @@ def test_records_carry_the_features_as_they_are_in_the_file(tmp_path: Path) -> N
     np.testing.assert_array_equal(columns.numbers["vip"], [1.0, np.nan])
     assert columns.texts["country"] == ["DE", None]
     assert columns.texts["shape"] == ["[0.5,1]", "[2,3]"]
+
+
+def test_images_are_sent_inline_as_bytes_or_as_a_mapping(tmp_path: Path) -> None:
+    image = b"\x89PNG image"
+    named = {"bytes": image, "media_type": "image/png"}
+    pd.DataFrame({"scan": [image, None], "slide": [named, named]}).to_parquet(tmp_path / "scans.parquet")
+    published = publish(SPEC.replace("{amount: number, vip: boolean, country: category, shape: embedding}",
+                                     "{scan: image, slide: image}"))  # fmt: skip
+    replay = make_replay(published, pd.read_parquet(tmp_path / "scans.parquet"))
+    columns = read_one("records", list(replay.build_records(replay.steps[0])), published)
+    text = base64.b64encode(image).decode()
+    assert columns.texts["scan"] == ['{"bytes":"' + text + '"}', None]
+    assert json.loads(columns.texts["slide"][0]) == {"bytes": text, "media_type": "image/png"}
 
 
 def test_predictions_carry_the_outputs_and_rows_without_any_send_none() -> None:
