@@ -93,8 +93,17 @@ def read_settings(data: Path | None = None, environ: Mapping[str, str] | None = 
         privacy_key=read_privacy_key(folder, env),
         num_partitions=parse_partitions(env),
         public_clickhouse=parse_public_url(public_url) if public_url else None,
+        warm_jobs=parse_switch(env, "DRIFTLOOP_WARM_JOBS"),
     )
     return Settings(folder, runtime, external_kafka=bool(bootstrap), external_clickhouse=bool(url))
+
+
+def parse_switch(env: Mapping[str, str], name: str) -> bool:
+    """A variable that is 1 (so it is without it) or 0."""
+    text = env.get(name, "1")
+    if text not in ("0", "1"):
+        raise ConfigurationError(f"{text!r} is neither 0 nor 1", key=name)
+    return text == "1"
 
 
 def parse_clickhouse_url(url: str, key: str = "DRIFTLOOP_CLICKHOUSE_URL") -> ClickHouseConnection:

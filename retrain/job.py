@@ -85,7 +85,6 @@ Report = Callable[[JobReport], None]
 
 _STDIN = 0
 _LOOK_EVERY_S = 0.5
-_STARTED_S = SystemClock().monotonic_s()
 
 # Below this a network only learns noise, and a tenth of the rows validates nothing.
 _MIN_TRAIN_ROWS = 100
@@ -328,31 +327,32 @@ def main(arguments: list[str] | None = None) -> int:
     ranks = Ranks.join()
     line = b"" if not ranks.leads else given.order.read_bytes() if given.order else _read_line()
     order = decode_order(ranks.tell(line))
+    begun_s = SystemClock().monotonic_s()  # it may have waited long for the order
     threading.Thread(target=_end_with_trainer, args=(parent, given.order is None), daemon=True).start()
     if ranks.leads:
         last = _run_limited(order, ranks)
-        _print(_end_together(ranks))
+        _print(_end_together(ranks, begun_s))
         _print(last)
     else:
         resources = _find_resources(order, ranks)
         with suppress(MemoryError):  # the leader has the same limit, and says so
             limit_memory(resources)
         follow(ranks, resources)
-        _measure_use(ranks)
+        _measure_use(ranks, begun_s)
     ranks.leave()
     return 0
 
 
-def _end_together(ranks: Ranks) -> ResourcesUsed:
+def _end_together(ranks: Ranks, begun_s: float) -> ResourcesUsed:
     """Let the other processes end, and return what all have used; what only this one has if others are gone."""
     try:
         # Where only this process failed, the others still wait for it in the middle of a step, and end when it does.
         if not ranks.is_busy:
             end_training(ranks)
-            return _measure_use(ranks)
+            return _measure_use(ranks, begun_s)
     except RuntimeError as error:
         log.warning("the other processes are gone: %s", error)
-    return _measure_use(ALONE)
+    return _measure_use(ALONE, begun_s)
 
 
 def _run_limited(order: JobOrder, ranks: Ranks) -> JobReport:
@@ -377,11 +377,11 @@ def _find_resources(order: JobOrder, ranks: Ranks) -> ResourceSpec:
     return msgspec.structs.replace(resources, memory_bytes=ranks.divide(resources.memory_bytes))
 
 
-def _measure_use(ranks: Ranks) -> ResourcesUsed:
+def _measure_use(ranks: Ranks, begun_s: float) -> ResourcesUsed:
     """Add up what all processes have used."""
     cpu_seconds, peak_memory_bytes = measure_use()
     on_gpu = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
-    gpu_seconds = SystemClock().monotonic_s() - _STARTED_S if on_gpu else 0.0
+    gpu_seconds = SystemClock().monotonic_s() - begun_s if on_gpu else 0.0
     peak_gpu_memory_bytes = torch.cuda.max_memory_allocated() if on_gpu else 0
     used = ranks.sum_numbers([cpu_seconds, gpu_seconds, peak_memory_bytes, peak_gpu_memory_bytes])
     return ResourcesUsed(

@@ -39,29 +39,72 @@ class Printed(NamedTuple):
     text: str
 
 
+PROGRAM = ("-m", "retrain.job")
+
+
+def start_process(program: Sequence[str] = PROGRAM) -> subprocess.Popen[bytes]:
+    """Start a process that waits for an order on its standard input, and ends with it."""
+    return subprocess.Popen(
+        [sys.executable, *program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # The packages are found from where they lie, installed or in a checkout.
+        cwd=Path(__file__).resolve().parents[1],
+        # A Ctrl-C on the terminal is for the trainer, which ends its process in order.
+        start_new_session=True,
+    )
+
+
+class SpareProcess:
+    """A process that has imported PyTorch before there is a job for it: a job begins seconds sooner."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Start one unless one waits; returns at once."""
+        if self._process is None or self._process.poll() is not None:
+            self.end()
+            self._process = start_process()
+
+    def take(self) -> subprocess.Popen[bytes] | None:
+        """Give the process away, None if there is none that waits."""
+        process, self._process = self._process, None
+        if process is not None and process.poll() is not None:
+            _close(process)
+            return None
+        return process
+
+    def end(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait(_TERMINATE_TIMEOUT_S)
+            _close(process)
+
+
 class JobProcess:
     """One running job; `read_reports` brings what it has said since, `is_over` whether it has ended.
 
-    `program` are the interpreter's arguments: another one may run the job in several processes.
+    `program` are the interpreter's arguments: another one may run the job in several processes. A `spare` process that
+    waits for an order already is taken instead.
     """
 
     def __init__(
-        self, order: JobOrder, timeout_s: float, clock: Clock, program: Sequence[str] = ("-m", "retrain.job")
+        self,
+        order: JobOrder,
+        timeout_s: float,
+        clock: Clock,
+        program: Sequence[str] = PROGRAM,
+        spare: subprocess.Popen[bytes] | None = None,
     ) -> None:
         self._clock = clock
         self._deadline_s = clock.monotonic_s() + timeout_s
         self._reports: queue.Queue[JobReport] = queue.Queue(_NUM_REPORTS_MAX)
         self._printed: deque[Printed] = deque(maxlen=_NUM_LINES_MAX)
-        self._process = subprocess.Popen(
-            [sys.executable, *program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # The packages are found from where they lie, installed or in a checkout.
-            cwd=Path(__file__).resolve().parents[1],
-            # A Ctrl-C on the terminal is for the trainer, which ends its process in order.
-            start_new_session=True,
-        )
+        self._process = spare or start_process(program)
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(encode_line(order))
@@ -134,9 +177,7 @@ class JobProcess:
                 self._process.wait(_TERMINATE_TIMEOUT_S)
         for listener in self._listeners:
             listener.join(_TERMINATE_TIMEOUT_S)
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                pipe.close()
+        _close(self._process)
 
     def _listen(self, pipe: IO[bytes] | None, hear: Callable[[bytes], None]) -> None:
         assert pipe is not None
@@ -153,3 +194,9 @@ class JobProcess:
     def _hear_line(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip()[:_LINE_CHARS_MAX]
         self._printed.append(Printed(self._clock.now_ms(), text))
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from retrain.job_process import JobProcess, Printed
+from retrain.job_process import JobProcess, Printed, SpareProcess
 from retrain.launch_kubernetes import KubernetesJob
 from retrain.limits import Machine
 from retrain.order import JobOrder, JobReport
@@ -45,8 +45,8 @@ class RunningJob(Protocol):
         """End the job; when this returns, nothing of it is left behind that would not end by itself."""
 
 
-def start_job(order: JobOrder, attempt: int, clock: Clock) -> RunningJob:
-    """Start an attempt of a job where the order's spec says."""
+def start_job(order: JobOrder, attempt: int, clock: Clock, spare: SpareProcess) -> RunningJob:
+    """Start an attempt where the order's spec says; one in a single process takes the spare one, if it waits."""
     retrain = order.published.spec.retrain or RetrainSpec()
     timeout_s = retrain.resources.timeout_ms / 1000
     if retrain.launcher == "kubernetes" and retrain.kubernetes is not None:
@@ -54,7 +54,7 @@ def start_job(order: JobOrder, attempt: int, clock: Clock) -> RunningJob:
     if retrain.launcher == "torchrun":
         num_processes = count_processes(retrain.resources, Machine.look().num_gpus)
         return JobProcess(order, timeout_s, clock, ("-m", "retrain.torchrun", "--processes", str(num_processes)))
-    return JobProcess(order, timeout_s, clock)
+    return JobProcess(order, timeout_s, clock, spare=spare.take())
 
 
 def count_processes(resources: ResourceSpec, num_gpus: int) -> int:

@@ -16,6 +16,7 @@ import msgspec
 
 from retrain.checkpoints import remove_checkpoints
 from retrain.claims import HEARTBEAT_S, ClaimLog
+from retrain.job_process import SpareProcess
 from retrain.launching import RunningJob, start_job
 from retrain.lifecycle import Lifecycle
 from retrain.limits import Machine
@@ -61,6 +62,7 @@ class Trainer:
         self._machine = Machine.look()
         self._jobs: dict[str, OpenJob] = {}
         self._running: tuple[OpenJob, RunningJob, Outcome] | None = None
+        self._spare = SpareProcess()
         self._adopted_s: float | None = None
         self._beat_s: float | None = None
 
@@ -94,6 +96,8 @@ class Trainer:
                 self._forget(job)
         if self._running is not None:
             self._follow_running()
+        elif self._wants_spare():
+            self._spare.prepare()
         for job in self._list_first_of_each_model():
             is_running = self._running is not None and self._running[0] is job
             if not is_running and self._clock.monotonic_s() >= job.not_before_s:
@@ -252,6 +256,15 @@ class Trainer:
             since_s = now_s
         return "waits a moment for the last labels" if now_s - since_s < SETTLE_S else ""
 
+    def _wants_spare(self) -> bool:
+        """Tell whether a job may come that runs here in one process, and memory is given for one that waits."""
+        if not self._runtime.warm_jobs:
+            return False
+        catalogue = self._specs.catalogue
+        known = (catalogue.get(model) for model in catalogue.models())
+        retrains = [history.latest.spec.retrain for history in known if history is not None]
+        return any(retrain is not None and retrain.launcher == "local" for retrain in retrains)
+
     # ── running ──────────────────────────────────────────────────────────────────────────────────
 
     def _start(self, job: OpenJob, published: PublishedSpec, readiness: Readiness) -> None:
@@ -275,7 +288,7 @@ class Trainer:
             reason=job.request.reason,
             **ranges._asdict(),
         )
-        running = start_job(order, job.row.attempt, self._clock)
+        running = start_job(order, job.row.attempt, self._clock, self._spare)
         outcome = Outcome(job, order, self._ch, self._claims, self._roles, self._clock)
         self._running = (job, running, outcome)
         log.info("job %s of model %s runs as %s", order.job_id[:12], order.model, running.name)
@@ -360,6 +373,7 @@ class Trainer:
         self._requests = RequestQueue(runtime)
 
     def _close(self) -> None:
+        self._spare.end()
         if self._running is not None:
             self._running[1].stop()
             self._running = None

@@ -44,7 +44,8 @@ class TopicNames:
 class Runtime:
     """Everything that a role needs to know about its surroundings; `artifacts` and `data` are folders.
 
-    `public_clickhouse` is how people reach ClickHouse, for links; None: they are given none.
+    `public_clickhouse` is how people reach ClickHouse, for links; None: they are given none. With `warm_jobs` a trainer
+    keeps a process ready for its next job.
     """
 
     kafka: KafkaConnection
@@ -55,3 +56,4 @@ class Runtime:
     privacy_key: bytes = field(repr=False)
     num_partitions: int = 4
     public_clickhouse: ClickHouseConnection | None = None
+    warm_jobs: bool = True

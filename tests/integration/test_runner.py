@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from retrain.claims import LEASE_MS
 from store.job_logs import read_log
 from tests.retraining import START, World, bootstrap, clickhouse_url, read_events, start, wait_until, world  # noqa: F401
-from tests.role_process import run_command
+from tests.role_process import RoleProcess, run_command
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -29,20 +30,17 @@ def wait_for_epoch(world: World, job_id: str) -> None:
     wait_until(lambda: world.ch.query(count, {"job": job_id})[0][0] >= 1, 120, "the first epoch")
 
 
-def find_process(job_id: str) -> list[int]:
-    """The processes of jobs that this machine runs; a job's order is in its standard input, so its parent tells."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdigit() and b"retrain.job" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
+def find_process(trainer: RoleProcess) -> int:
+    """The process of the last job that a trainer has started."""
+    return int(re.findall(r"runs as process (\d+)", trainer.log)[-1])
+
+
+def is_running(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 def test_waiting_and_running_jobs_are_cancelled_by_hand(world: World, start: START) -> None:
-    start("train")
+    trainer = start("train")
     waiting = world.request()
     wait_until(lambda: "labelled" in str(world.job(waiting).get("reason")), 60, "the job to wait")
     status, said, _ = run_command(world.runtime, "jobs", "cancel", waiting[:16], "--reason", "not now")
@@ -52,10 +50,11 @@ def test_waiting_and_running_jobs_are_cancelled_by_hand(world: World, start: STA
     fill(world)
     running = world.request(manual=True)
     wait_for_epoch(world, running)
-    assert find_process(running)
+    pid = find_process(trainer)
+    assert is_running(pid)
     assert run_command(world.runtime, "jobs", "cancel", running)[0] == 0
     assert world.job(running)["state"] == "cancelled"
-    wait_until(lambda: not find_process(running), 20, "its process to be gone")
+    wait_until(lambda: not is_running(pid), 20, "its process to be gone")
     assert world.ch.query("SELECT count() FROM versions") == [(0,)]
 
     status, _, complaint = run_command(world.runtime, "jobs", "cancel", running)

@@ -130,3 +130,10 @@ def test_people_may_reach_clickhouse_elsewhere_but_never_with_a_password(tmp_pat
     for url in ("http://reader:secret@facts.example.org:8123", "facts.example.org"):
         with pytest.raises(ConfigurationError, match=f"^{name}: "):
             read_settings(tmp_path, {name: url})
+
+
+def test_a_switch_is_on_unless_it_is_0(tmp_path: Path) -> None:
+    assert read_settings(tmp_path, {}).runtime.warm_jobs
+    assert not read_settings(tmp_path, {"DRIFTLOOP_WARM_JOBS": "0"}).runtime.warm_jobs
+    with pytest.raises(ConfigurationError, match="DRIFTLOOP_WARM_JOBS"):
+        read_settings(tmp_path, {"DRIFTLOOP_WARM_JOBS": "no"})
