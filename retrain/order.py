@@ -144,7 +144,9 @@ def describe_report(report: JobReport) -> str:
             )
         case EpochTrained():
             metric = "" if report.metric is None else f", {report.metric_name} {report.metric:.4f}"
-            losses = f"loss {report.loss:.5f}, validation loss {report.validation_loss:.5f}"
+            losses = f"loss {report.loss:.5f}"
+            if report.validation_loss is not None:
+                losses += f", validation loss {report.validation_loss:.5f}"
             return f"epoch {report.epoch}: {losses}{metric}, {report.seconds:.2f} s"
         case NetworkTrained():
             return f"trained for {report.num_epochs} epochs in {report.seconds:.2f} s"
