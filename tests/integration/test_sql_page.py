@@ -49,6 +49,7 @@ def fill(store: ClickHouse) -> None:
     refused = {"model": "fraud", "reason": "future", "message": "ts is late", "stage": "validate", "at": AT}
     store.insert_rows("dead_letters", [refused | place("records", 3)])
     then, later = datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC)
+    now = datetime.now(UTC)  # what is kept for some time only must be new
     store.insert_rows("measurements", [measure(then, 1, value=0.9)])
     store.insert_rows("measurements", [measure(later, 2, value=0.7, status="alert")])
     store.insert_rows(
@@ -64,7 +65,7 @@ def fill(store: ClickHouse) -> None:
              "window_end": WINDOW[1], "at": then}  # fmt: skip
     store.insert_rows("alerts", [alert])
     report = {"model": "fraud", "alert_id": "a1", "transition_id": "t1", "window_start": WINDOW[0],
-              "window_end": WINDOW[1], "html": "<!DOCTYPE html>", "created_at": later}  # fmt: skip
+              "window_end": WINDOW[1], "html": "<!DOCTYPE html>", "created_at": now}  # fmt: skip
     store.insert_rows("reports", [report])
     job = {"job_id": "j1", "model": "fraud", "trigger_alert_id": "a1", "state": "promoted", "version": "1",
            "train_from": WINDOW[0], "train_to": WINDOW[1], "sequence": 1}  # fmt: skip
@@ -79,6 +80,17 @@ def fill(store: ClickHouse) -> None:
     }
     store.insert_rows("retrain_requests", [asked])
     store.insert_rows("versions", [{"model": "fraud", "version": "1", "job_id": "j1", "sha256": "abc"}])
+    gate = {
+        "model": "fraud",
+        "version": "1",
+        "job_id": "j1",
+        "name": "gain",
+        "passed": True,
+        "value": 0.1,
+        "limit": 0.003,
+    }
+    store.insert_rows("gates", [gate])
+    store.insert_rows("job_logs", [{"job_id": "j1", "attempt": 1, "line": 1, "at": now, "text": "epoch 1"}])
     store.insert_rows("roles", [{"model": "fraud", "version": "1", "role": "champion", "epoch": 1}])
     spec = '{"performance": {"metrics": ["roc_auc"]}}'
     store.insert_rows("specs", [{"model": "fraud", "spec_version": 1, "spec": spec}])
