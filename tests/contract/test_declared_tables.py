@@ -148,6 +148,19 @@ def test_health_is_the_champions_in_its_last_window(ch: ClickHouse) -> None:
     assert (drifted, alerts, severity, health) == (2, 1, "high", "harmed")
 
 
+@pytest.mark.parametrize(
+    ("rule", "status", "health"),
+    [("harm", "ok", "harmed"), ("drift", "ok", "noted"), ("drift", "alert", "harmed"), ("rollback", "ok", "harmed")],
+)
+def test_drift_that_hurt_once_is_no_harm_to_a_champion_within_its_limits(
+    ch: ClickHouse, rule: str, status: str, health: str
+) -> None:
+    _model(ch)
+    _measure(ch, 1, kind="performance", metric="roc_auc", model_version="1", value=0.9, status=status)
+    _alert(ch, "a", "firing", 1, rule=rule)
+    assert ch.query("SELECT health, worst_severity FROM model_health") == [(health, "high")]
+
+
 def test_lineage_leads_from_the_data_to_the_role(ch: ClickHouse) -> None:
     _model(ch)
     _alert(ch, "a", "firing", 1)
@@ -191,9 +204,9 @@ def _measure(ch: ClickHouse, window: int, **more: Any) -> None:
     ch.insert_rows("measurements", [{**row, **more}])
 
 
-def _alert(ch: ClickHouse, alert_id: str, state: str, hour: int) -> None:
+def _alert(ch: ClickHouse, alert_id: str, state: str, hour: int, rule: str = "harm") -> None:
     ch.insert_rows("alerts", [{
-        "alert_id": alert_id, "transition_id": f"{alert_id}{state}", "model": "fraud", "rule": "harm",
+        "alert_id": alert_id, "transition_id": f"{alert_id}{state}", "model": "fraud", "rule": rule,
         "severity": "high", "state": state, "reason": "AUC fell", "window_start": DAY, "window_end": DAY + HOUR,
         "at": DAY + hour * HOUR,
     }])  # fmt: skip

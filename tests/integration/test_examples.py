@@ -104,5 +104,8 @@ def check_what_every_story_promises(model: str, store: ClickHouse) -> None:
         "SELECT state FROM alerts WHERE model = {model:String} AND rule = 'harm' ORDER BY at, state", parameters
     )
     assert harm == [("firing",), ("resolved",)]
+    # What drifted still does, and it hurts nobody any more.
+    health = store.query("SELECT health, champion FROM model_health WHERE model = {model:String}", parameters)
+    assert health == [("noted", "1")]
     assert store.query("SELECT count() FROM dead_letters WHERE model = {model:String}", parameters) == [(0,)]
     store.close()
