@@ -26,11 +26,10 @@ _TIMEOUT_S = 10.0
 
 @dataclass(slots=True)
 class _Known:
-    """What the log says of one job; `owners` are instances by attempt, `alive_ms` is broker time."""
+    """What the log says of one job; `owners` are instances by attempt."""
 
     owners: dict[int, str] = field(default_factory=dict)
     started: set[int] = field(default_factory=set)
-    alive_ms: int = 0
     cancelled: str = ""
 
 
@@ -48,12 +47,23 @@ class ClaimLog:
         self._producer = Producer(runtime.kafka)
         self._reader = TopicReader(runtime.kafka, self._topic)
         self._jobs: dict[str, _Known] = {}
+        # When each instance has last said that it lives, broker time.
+        self._alive_ms: dict[str, int] = {}
         # The newest broker time that was read, and when it was.
         self._newest_ms, self._newest_s = 0, clock.monotonic_s()
 
     def publish(self, job_id: str, model: str, kind: RetrainEventType, attempt: int, detail: dict[str, Any]) -> None:
         """Put one step of a job on the log; in it when this returns. Readers may see a step twice."""
-        self._produce(job_id, model, kind, attempt, detail)
+        event = RetrainEvent(
+            job_id=job_id,
+            model=model,
+            type=kind,
+            attempt=attempt,
+            worker=self.worker,
+            at=self._clock.now_ms(),
+            detail=detail,
+        )
+        self._producer.produce(self._topic, job_id, encode_event(event))
         self._producer.flush(_TIMEOUT_S)
 
     def claim(self, job_id: str, model: str, attempt: int) -> bool:
@@ -69,11 +79,9 @@ class ClaimLog:
         owners = self._know(job_id).owners
         return bool(owners) and attempt == max(owners) and owners[attempt] == self.instance
 
-    def beat(self, jobs: list[tuple[str, str, int]]) -> None:
-        """Give a sign of life for attempts (job_id, model, attempt) that are held."""
-        for job_id, model, attempt in jobs:
-            self._produce(job_id, model, "heartbeat", attempt, {"instance": self.instance})
-        self._producer.flush(_TIMEOUT_S)
+    def beat(self) -> None:
+        """Give a sign of life: one message, however many jobs are held."""
+        self.publish(f"worker/{self.worker}", "", "heartbeat", 0, {"instance": self.instance})
 
     def has_lapsed(self, job_id: str) -> bool:
         """Say whether nobody has claimed a job, or whoever did has been silent for the lease; as of the last refresh.
@@ -85,7 +93,7 @@ class ClaimLog:
         if not known.owners:
             return True
         now_ms = self._newest_ms + int((self._clock.monotonic_s() - self._newest_s) * 1000)
-        return now_ms - known.alive_ms > LEASE_MS
+        return now_ms - self._alive_ms.get(known.owners[max(known.owners)], 0) > LEASE_MS
 
     def find_cancelled(self, job_id: str) -> str:
         """Return why a job is to be cancelled, empty if nobody asks for it; as of the last refresh."""
@@ -122,29 +130,18 @@ class ClaimLog:
         self._reader.close()
 
     def _take_in(self, event: RetrainEvent, broker_ms: int) -> None:
+        instance = str(event.detail.get("instance", ""))
+        if event.type in ("claimed", "heartbeat"):
+            self._alive_ms[instance] = max(self._alive_ms.get(instance, 0), broker_ms)
+        if event.type == "heartbeat":
+            return
         known = self._jobs.setdefault(event.job_id, _Known())
         if event.type == "claimed":
-            known.owners.setdefault(event.attempt, str(event.detail.get("instance", "")))
+            known.owners.setdefault(event.attempt, instance)
         elif event.type == "started":
             known.started.add(event.attempt)
         elif event.type == "cancel":
             known.cancelled = str(event.detail.get("reason", "")) or "cancelled"
-            return
-        # A worker that has lost a job may still speak of its old attempt.
-        if event.attempt >= max(known.owners, default=0):
-            known.alive_ms = max(known.alive_ms, broker_ms)
 
     def _know(self, job_id: str) -> _Known:
         return self._jobs.get(job_id) or _Known()
-
-    def _produce(self, job_id: str, model: str, kind: RetrainEventType, attempt: int, detail: dict[str, Any]) -> None:
-        event = RetrainEvent(
-            job_id=job_id,
-            model=model,
-            type=kind,
-            attempt=attempt,
-            worker=self.worker,
-            at=self._clock.now_ms(),
-            detail=detail,
-        )
-        self._producer.produce(self._topic, job_id, encode_event(event))

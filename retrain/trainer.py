@@ -172,7 +172,8 @@ class Trainer:
         if self._beat_s is not None and now_s - self._beat_s < HEARTBEAT_S:
             return
         held = [job for job in self._jobs.values() if self._claims.holds(job.row.job_id, job.row.attempt)]
-        self._claims.beat([(job.row.job_id, job.row.model, job.row.attempt) for job in held])
+        if held:
+            self._claims.beat()
         self._beat_s = now_s
         for job in [job for job in self._jobs.values() if job not in held]:
             if self._running is not None and self._running[0] is job:

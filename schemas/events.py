@@ -158,7 +158,8 @@ RetrainEventType = Literal[
 class RetrainEvent(msgspec.Struct, kw_only=True):
     """One step of a job; of two claims on one attempt the first in the log wins.
 
-    `heartbeat` is a worker's sign of life; `cancel` asks whoever has the job to end it, with `reason` in its detail.
+    `heartbeat` is a worker's sign of life, for all jobs that it has; `cancel` asks whoever has the job to end it, with
+    `reason` in its detail.
     """
 
     job_id: str
