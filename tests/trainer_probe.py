@@ -13,10 +13,15 @@ from typing import Any
 from driftloop import roles
 from retrain import outcome, promotion, trainer
 from retrain.open_job import OpenJob
-from retrain.order import EpochTrained, JobFinished, JobReport, NetworkTrained
+from retrain.order import EpochTrained, JobFinished, JobReport, NetworkTrained, Resumed
 
 POINTS = ("snapshot", "training", "evaluation", "version", "promotion", "promoted", "closing")
-REPORTS: dict[str, type] = {"training": EpochTrained, "evaluation": NetworkTrained, "version": JobFinished}
+# Short epochs may all be over before the process hears that its trainer is gone: then it goes on behind them.
+REPORTS: dict[str, tuple[type, ...]] = {
+    "training": (EpochTrained, Resumed),
+    "evaluation": (NetworkTrained,),
+    "version": (JobFinished,),
+}
 
 
 class Trap:
@@ -59,8 +64,8 @@ def set_trap(trap: Trap) -> None:
     real_record = outcome.Outcome._record
 
     def record(self: outcome.Outcome, report: JobReport) -> None:
-        for point, kind in REPORTS.items():
-            if isinstance(report, kind):
+        for point, kinds in REPORTS.items():
+            if isinstance(report, kinds):
                 trap.step_on(point)
         real_record(self, report)
 
