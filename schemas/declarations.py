@@ -8,7 +8,6 @@ import msgspec
 
 from schemas.units import parse_duration_ms
 
-MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
 DAY_MS = 86_400_000
 # From row to row of a file without times.

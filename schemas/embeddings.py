@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.columns import Floats
-from schemas.texts import TextColumn
+from schemas.texts import TextColumn, decode_each
 
 # Of directions; more of them see more and share the false-alarm budget with more.
 NUM_PROJECTIONS = 8
@@ -60,16 +60,7 @@ def read_embeddings(texts: TextColumn, num_dimensions: int) -> Iterator[tuple[np
 
 def _decode(texts: TextColumn) -> Iterator[tuple[int, Floats]]:
     """Give each list of numbers and its row; what is none is left out."""
-    sent = memoryview(texts.buffer)  # type: ignore[arg-type]
-    starts, lengths = texts.start.tolist(), texts.length.tolist()
-    for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-        if length <= 0:
-            continue
-        try:
-            values = _DECODER.decode(sent[start : start + length])
-        except msgspec.DecodeError:
-            continue
-        yield row, np.array(values, np.float64)
+    return ((row, np.array(values, np.float64)) for row, values in decode_each(texts, _DECODER))
 
 
 @lru_cache(maxsize=64)

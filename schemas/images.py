@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from schemas.columns import Floats
-from schemas.texts import TextColumn
+from schemas.texts import TextColumn, decode_each
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,15 +48,7 @@ def describe_images(texts: TextColumn) -> dict[str, Floats]:
 
 def read_inline(texts: TextColumn) -> Iterator[tuple[int, bytes]]:
     """Give the bytes of each image that was sent with them, and its row."""
-    sent = memoryview(texts.buffer)  # type: ignore[arg-type]
-    starts, lengths = texts.start.tolist(), texts.length.tolist()
-    for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-        if length <= 0:
-            continue
-        try:
-            media = _DECODER.decode(sent[start : start + length])
-        except msgspec.DecodeError:
-            continue
+    for row, media in decode_each(texts, _DECODER):
         if media.content is not None:
             yield row, media.content
 

@@ -6,8 +6,9 @@ To whoever does not care a `TextColumn` is a sequence of `str | None`, like the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -18,6 +19,8 @@ from schemas.native import address, kernels
 Ints = npt.NDArray[np.int64]
 Lengths = npt.NDArray[np.int32]
 Bytes = npt.NDArray[np.uint8]
+
+Decoded = TypeVar("Decoded")
 
 NULL_LENGTH = -1
 
@@ -239,3 +242,17 @@ def _share_buffer(columns: Sequence[TextColumn]) -> tuple[Bytes, list[Ints]]:
     sizes = np.cumsum([0, *map(len, buffers.values())])
     places = dict(zip(buffers, sizes.tolist(), strict=False))
     return np.concatenate(list(buffers.values())), [column.start + places[id(column.buffer)] for column in columns]
+
+
+def decode_each(texts: TextColumn, decoder: msgspec.json.Decoder[Decoded]) -> Iterator[tuple[int, Decoded]]:
+    """Give each text's row and what its JSON says; nulls, empty texts and what does not fit are left out."""
+    sent = memoryview(texts.buffer)  # type: ignore[arg-type]
+    starts, lengths = texts.start.tolist(), texts.length.tolist()
+    for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        if length <= 0:
+            continue
+        try:
+            value = decoder.decode(sent[start : start + length])
+        except msgspec.DecodeError:
+            continue
+        yield row, value

@@ -18,6 +18,7 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
 
+from schemas.errors import DriftloopError
 from schemas.native import address, kernels
 
 Ints = npt.NDArray[np.int64]
@@ -59,7 +60,10 @@ class RecordSet:
             if end > size:
                 return
             if data[begin + 16] < 2:
-                raise NotImplementedError("a message is in the format from before Kafka 0.11")
+                raise DriftloopError(
+                    "a message has the format from before Kafka 0.11, which has no record batches. "
+                    "Let the broker or its producer write the present format, and read from behind the old messages."
+                )
             base, _, _, _, crc, attributes, delta, _, _, producer, _, _, count = _HEADER.unpack_from(data, begin)
             yield RecordBatch(buffer, begin, end, base, base + delta + 1, attributes, producer, crc, count)
             begin = end

@@ -24,7 +24,6 @@ from store.overview import read_jobs
 
 COLUMNS = ("model", "state", "verdict", "reason", "version", "num_train_rows", "num_gate_rows", "requested_at",
            "finished_at", "job_id")  # fmt: skip
-ENDS = ("promoted", "rejected", "failed", "cancelled")
 FOLLOW_POLL_S = 0.5
 CANCEL_TIMEOUT_S = 60.0
 

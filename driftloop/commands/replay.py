@@ -15,8 +15,6 @@ from driftloop.replay.driver import Pace, Replay, Step
 from driftloop.replay.driver import Progress as Sent
 from driftloop.replay.source import ReplayColumns, build_source, read_table
 
-SETTLE_TIMEOUT_S = 600.0
-
 
 @click.command(short_help="Turn a CSV or Parquet file into a stream of events.")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas.connections import KafkaConnection
@@ -49,15 +48,3 @@ def read_end_offsets(kafka: KafkaConnection, topics: Iterable[str]) -> dict[tupl
         }
     except (KafkaException, TimeoutError) as error:
         raise Retryable(f"cannot read the ends of {', '.join(described)}: {error}") from error
-
-
-def read_group_lag(kafka: KafkaConnection, group: str, topic: str) -> int:
-    """How many messages of a topic a consumer group has not yet committed; a group without offsets lags by all."""
-    ends = {partition: end for (_, _, partition), end in read_end_offsets(kafka, [topic]).items()}
-    wanted = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, partition) for partition in ends])
-    committed: dict[int, int] = {}
-    with suppress(KafkaException):
-        for future in connect_admin(kafka).list_consumer_group_offsets([wanted]).values():
-            for place in future.result(_TIMEOUT_S).topic_partitions:
-                committed[place.partition] = max(0, place.offset)
-    return sum(max(0, end - committed.get(partition, 0)) for partition, end in ends.items())

@@ -24,9 +24,6 @@ Codes = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
-# What the sums of a batch may take at once (544 bytes each): beyond that the groups are counted in several goes.
-_LIMB_BYTES_MAX = 32 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class CodedText:
@@ -95,10 +92,6 @@ class CodedRows:
         for slot, coerced in self._coerced.items():
             found.counts[:, slot] += np.bincount(group[coerced[rows]], minlength=num_groups)
         return found
-
-    def num_groups_max(self) -> int:
-        """Give how many groups may be counted at once."""
-        return max(1, _LIMB_BYTES_MAX // max(1, 16 * len(self.layout.numbers) * NUM_LIMBS))
 
 
 @dataclass(slots=True)

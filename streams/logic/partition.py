@@ -27,10 +27,6 @@ from streams.logic.summaries import Summary
 from streams.logic.watermarks import Watermarks
 
 
-class Gap(Exception):
-    """A batch begins beyond the expected offset: something in between is lost, or was fetched before a seek."""
-
-
 @dataclass(slots=True)
 class Counted:
     """A summary, and the offset behind the last event in it: of what comes later, all is too late or another window's.
@@ -229,11 +225,6 @@ class Partition:
     def has_news(self) -> bool:
         """True if a flush would make more durable than is."""
         return self.next_offset > self.durable or bool(self._dirty or self._ids or self._dead)
-
-    @property
-    def num_summaries(self) -> int:
-        """The number of summaries in memory."""
-        return len(self._summaries)
 
     def _remember(self, block: IdBlock) -> None:
         self._seen_of(block.model).add(
