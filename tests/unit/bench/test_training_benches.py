@@ -12,6 +12,7 @@ import torch
 from bench import train_cpu, train_fashion, train_gpu
 from bench.results import format_row
 from bench.surroundings import Options
+from bench.train_fashion import PARTS
 from retrain.preprocessing import fit_preprocessing
 
 
@@ -28,14 +29,18 @@ def test_without_the_images_it_is_not_run(tmp_path: Path) -> None:
 
 
 def test_images_reach_the_network_as_the_files_have_them(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
+    """Through the topics, the sink and the snapshot."""
+    pixels = {part: np.random.default_rng(n).integers(0, 256, (20, 28, 28), np.uint8) for n, part in enumerate(PARTS)}
     labels = np.arange(20, dtype=np.uint8) % 10
-    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(16) + pixels.tobytes()))
-    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8) + labels.tobytes()))
-    rows, truth = train_fashion.read_rows(tmp_path, "train")
-    encoded = fit_preprocessing(rows, train_fashion.FEATURES).encode(rows)
-    assert np.array_equal(encoded.extra["image"][:, 0], pixels)
-    assert truth.to_pylist() == [str(label) for label in labels]
+    for part in PARTS:
+        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(16) + pixels[part].tobytes()))
+        (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8) + labels.tobytes()))
+    snapshots = train_fashion.send_and_read(Options(fashion_mnist=tmp_path))
+    for part, snapshot in zip(PARTS, snapshots, strict=True):
+        rows = snapshot.read_features()
+        encoded = fit_preprocessing(rows, train_fashion.FEATURES).encode(rows)
+        assert np.array_equal(encoded.extra["image"][:, 0], pixels[part])
+        assert snapshot.labels.to_pylist() == [str(label) for label in labels]
 
 
 def test_peers_learn_from_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
