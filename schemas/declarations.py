@@ -18,7 +18,9 @@ Task = Literal["binary", "multiclass", "regression"]
 FeatureType = Literal["number", "boolean", "category", "text", "embedding", "image", "auto"]
 Policy = Literal["drop", "hash", "mask"]
 Severity = Literal["info", "low", "high", "critical"]
-RuleName = Literal["harm", "drift", "fairness"]
+RuleName = Literal["harm", "drift", "fairness", "freshness"]
+# Those that a retraining can help against: no new model makes events come again.
+TriggerName = Literal["harm", "drift", "fairness"]
 LauncherName = Literal["local", "torchrun", "kubernetes"]
 
 NUMERIC_TYPES: tuple[FeatureType, ...] = ("number", "boolean")
@@ -174,13 +176,16 @@ class FairnessSpec(msgspec.Struct, frozen=True, kw_only=True):
 class AlertRule(msgspec.Struct, frozen=True, kw_only=True):
     """Opens an alert when `when` has held for `for_` decided windows in a row.
 
-    With `report`, the window in which it began is kept as an HTML report once it fires.
+    With `report`, the window in which it began is kept as an HTML report once it fires. Of `freshness`, which has no
+    windows, `max_age_ms` is how long a topic may be without an event of the model, by the clock: one for records and
+    predictions, or one for each of the inbound topics that are named.
     """
 
     when: RuleName
     for_: int = msgspec.field(default=1, name="for")
     severity: Severity
     report: bool = True
+    max_age_ms: int | dict[str, int] | None = None
 
 
 class ResourceSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -307,7 +312,7 @@ class RetrainSpec(msgspec.Struct, frozen=True, kw_only=True):
     event time (UTC), `new_labels` a number of labels since the last training.
     """
 
-    on: list[RuleName] = msgspec.field(default_factory=lambda: ["harm"])
+    on: list[TriggerName] = msgspec.field(default_factory=lambda: ["harm"])
     for_: int = msgspec.field(default=1, name="for")
     schedule: str | None = None
     new_labels: int | None = None

@@ -20,6 +20,7 @@ from schemas.declarations import (
     RuleName,
     Severity,
     Task,
+    TriggerName,
 )
 from schemas.events import (
     Alert,
@@ -33,6 +34,7 @@ from schemas.events import (
     RetrainRequest,
     RoleMap,
 )
+from schemas.topics import INBOUND
 
 FOLDER = Path(__file__).parent / "json"
 
@@ -85,7 +87,12 @@ def _spec_schema() -> dict[str, Any]:
     )
     metrics = list(dict.fromkeys(metric for names in METRICS.values() for metric in names))
     columns = _mapping(label=_TEXT, score=_TEXT, prediction=_TEXT, id=_TEXT, ts=_TEXT, scores=_TEXT)
-    rules = {"enum": list(get_args(RuleName))}
+    triggers = {"enum": list(get_args(TriggerName))}
+    rule = _mapping(
+        ("when",), when={"enum": list(get_args(RuleName))}, **{"for": _COUNT},
+        max_age={"anyOf": [_DURATION, _mapping(**dict.fromkeys(INBOUND, _DURATION))]},
+        severity={"enum": list(get_args(Severity))}, report={"type": "boolean"},
+    )  # fmt: skip
     share = {"type": "number", "minimum": 0, "maximum": 1}
     budget = {"type": "string", "pattern": r"^\d+(\.\d+)?\s+per\s+\S+$"}
     time_of_day = {"type": "string", "pattern": r"^([01]\d|2[0-3]):[0-5]\d$"}
@@ -115,9 +122,9 @@ def _spec_schema() -> dict[str, Any]:
             min_label_coverage=share, baseline={"enum": ["no_change", "none"]},
         ),
         fairness=_mapping(demographic_parity=share, equal_opportunity=share, disparate_impact=share),
-        alerts=_list(_mapping(("when",), when=rules, severity={"enum": list(get_args(Severity))}, **{"for": _COUNT})),
+        alerts=_list(rule),
         retrain=_mapping(
-            on={"anyOf": [rules, _list(rules)]}, **{"for": _COUNT}, schedule=_TEXT, new_labels=_COUNT,
+            on={"anyOf": [triggers, _list(triggers)]}, **{"for": _COUNT}, schedule=_TEXT, new_labels=_COUNT,
             cooldown=_DURATION,
             budget=_mapping(jobs=_COUNT, gpu_hours={"type": "number", "minimum": 0}, per=_DURATION),
             quiet_hours=_mapping(("from", "to"), **{"from": time_of_day}, to=time_of_day, timezone=_TEXT),

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import msgspec
 
+from schemas.alertfile import read_alerts
 from schemas.declarations import (
     ARCHITECTURES,
     DETECTORS,
@@ -32,12 +33,10 @@ from schemas.declarations import (
     ReferenceSource,
     RetrainSpec,
     RollbackSpec,
-    RuleName,
-    Severity,
     Task,
     TrainingSpec,
+    TriggerName,
     WindowSpec,
-    default_alerts,
     default_performance,
 )
 from schemas.descriptors import derive_features
@@ -56,7 +55,6 @@ _KEYS = [
     "model", "task", "reference", "windows", "features", "segments", "drift", "online", "performance", "fairness",
     "alerts", "retrain", "exact_rows",
 ]  # fmt: skip
-_DEFAULT_SEVERITY: dict[RuleName, Severity] = {"harm": "high", "drift": "info", "fairness": "low"}
 
 SpecPart = TypeVar("SpecPart", bound=msgspec.Struct)
 
@@ -70,7 +68,7 @@ def parse_spec(text: str, file: str) -> ModelSpec:
     task = _choose_task(document)
     features = {name: _read_feature(name, value) for name, value in _section(document, "features")}
     fairness = _read_fairness(document, task)
-    alerts = _read_alerts(document.get("alerts"), fairness)
+    alerts = read_alerts(document.get("alerts"), fairness)
     return _build(
         ModelSpec,
         model=model.text(),
@@ -282,34 +280,6 @@ def _read_fairness(document: Section, task: Task) -> FairnessSpec:
     return FairnessSpec(**{name: limit.number(low=0, high=1) for name, limit in section})
 
 
-def _read_alerts(value: Value | None, fairness: FairnessSpec) -> list[AlertRule]:
-    if value is None:
-        return default_alerts()
-    rules: list[AlertRule] = []
-    for item in value.items():
-        section = item.section().allow(["when", "for", "severity", "report"])
-        when: Any = section.require("when", "Write `when: harm`.").choice(get_args(RuleName))
-        if any(rule.when == when for rule in rules):
-            section.require("when", "").fail(f"there is a rule for {when!r} already")
-        if when == "fairness" and fairness == FairnessSpec():
-            section.require("when", "").fail(
-                "no fairness is measured", "Declare a limit, such as `fairness: {demographic_parity: 0.1}`."
-            )
-        lasting = section.get("for")
-        severity: Any = _maybe(section.get("severity"), lambda given: given.choice(get_args(Severity)))
-        report = _maybe(section.get("report"), Value.flag)
-        rules.append(
-            AlertRule(
-                when=when,
-                for_=lasting.count(high=1000) if lasting else 1,
-                severity=severity or _DEFAULT_SEVERITY[when],
-                # A report compares distributions: it says little of what differs between the values of a segment key.
-                report=when != "fairness" if report is None else report,
-            )
-        )
-    return rules
-
-
 def _read_retrain(value: Value | None, alerts: list[AlertRule], task: Task) -> RetrainSpec | None:
     if value is None or (not value.is_section() and value.plain() is False):
         return None
@@ -321,7 +291,7 @@ def _read_retrain(value: Value | None, alerts: list[AlertRule], task: Task) -> R
     if on is not None:
         names = []
         for item in on.items() if on.is_list() else [on]:
-            names.append(item.choice(get_args(RuleName)))
+            names.append(item.choice(get_args(TriggerName)))
             if all(rule.when != names[-1] for rule in alerts):
                 item.fail(f"no alert rule opens on {names[-1]!r}", f"Add `alerts: [{{when: {names[-1]}}}]`.")
     architecture = section.get("architecture")

@@ -162,7 +162,7 @@ def test_other_references_and_tasks():
         (
             "when: harm",
             "when: ham",
-            "fraud.yaml:17: alerts[0].when: 'ham' is not one of harm, drift, fairness. Did you mean 'harm'?",
+            "fraud.yaml:17: alerts[0].when: 'ham' is not one of harm, drift, fairness, freshness. Did you mean 'harm'?",
         ),
         (
             "when: harm",
