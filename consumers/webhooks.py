@@ -47,7 +47,8 @@ def build_payload(alert: Alert, receiver: str, opened_at: int | None = None, rep
         "window_end": format_instant(alert.window_end),
         "alert_id": alert.alert_id,
         "transition_id": alert.transition_id,
-        "report": f"driftloop report {alert.model} --alert {alert.alert_id}",
+        # Those about what comes in have no window to report on.
+        **({} if alert.kind == "quality" else {"report": f"driftloop report {alert.model} --alert {alert.alert_id}"}),
         **({"report_url": report_url} if report_url else {}),
         **{
             name: f"{value:g}"

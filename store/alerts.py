@@ -86,21 +86,30 @@ def insert_alerts(ch: ClickHouse, alerts: Sequence[Alert]) -> None:
 
 def read_last_alerts(ch: ClickHouse, model: str) -> dict[tuple[str, str], LastAlert]:
     """Return the last alert of every (rule, segment) of a model: the one whose first window is the latest."""
+    return {(each.rule, each.segment): each for _, each in _read_last(ch, "model = {model:String}", {"model": model})}
+
+
+def read_last_of_rule(ch: ClickHouse, rule: str) -> dict[tuple[str, str], LastAlert]:
+    """Return the last alert of a rule by (model, segment), of all models."""
+    return {(model, each.segment): each for model, each in _read_last(ch, "rule = {rule:String}", {"rule": rule})}
+
+
+def _read_last(ch: ClickHouse, where: str, parameters: dict[str, str]) -> list[tuple[str, LastAlert]]:
     rows = ch.query(
         f"""
-        SELECT rule, segment, alert_id, argMax(state, {_STEP}) AS last_state,
+        SELECT model, rule, segment, alert_id, argMax(state, {_STEP}) AS last_state,
                toUnixTimestamp64Milli(min(a.window_start)) AS first_window_start,
                toUnixTimestamp64Milli(argMax(a.window_start, ({_STEP}, at))), argMax(severity, ({_STEP}, at)),
                tupleElement(argMax(tuple(harm), ({_STEP}, at)), 1)
         FROM alerts AS a FINAL
-        WHERE model = {{model:String}}
-        GROUP BY rule, segment, alert_id
+        WHERE {where}
+        GROUP BY model, rule, segment, alert_id
         ORDER BY first_window_start DESC
-        LIMIT 1 BY rule, segment
-        """,  # noqa: S608 - the only insertion is a constant of this module
-        {"model": model},
+        LIMIT 1 BY model, rule, segment
+        """,  # noqa: S608 - the only insertions are constants of this module
+        parameters,
     )
-    return {(row[0], row[1]): LastAlert(*row) for row in rows}
+    return [(row[0], LastAlert(*row[1:])) for row in rows]
 
 
 def read_fired_alerts(ch: ClickHouse, model: str, num_max: int = 1000) -> list[FiredAlert]:

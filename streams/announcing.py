@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from schemas.clock import Clock
 from schemas.events import Alert
@@ -34,10 +34,11 @@ class Announcer:
                 log.info("%s: alert %s is %s: %s", spec.model, each.rule, each.state, each.reason)
             self._send(spec, alerts)
 
-    def repeat(self, spec: ModelSpec) -> None:
-        """Send the newest alerts again, in case a process died between storing and sending."""
+    def repeat(self, spec: ModelSpec, is_meant: Callable[[str], bool]) -> None:
+        """Send the newest alerts of the rules meant again, in case a process died between storing and sending."""
         last = read_last_alerts(self._ch, spec.model)
-        transitions = read_transitions(self._ch, spec.model, [each.alert_id for each in last.values()])
+        meant = [each.alert_id for each in last.values() if is_meant(each.rule)]
+        transitions = read_transitions(self._ch, spec.model, meant)
         since = self._clock.now_ms() - _REPEAT_MS
         recent = [each for each in transitions if each.at >= since]
         if recent:

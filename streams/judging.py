@@ -1,7 +1,8 @@
 """Judges what was measured of a model: opens and resolves alerts, asks for retraining.
 
-Nothing is remembered between two calls: windows and alerts are read from the store, what follows is stored there first
-and sent then. Judging again what was judged changes nothing.
+How old the data is, which no window tells, `freshness` judges. Nothing is remembered between two calls: windows and
+alerts are read from the store, what follows is stored there first and sent then. Judging again what was judged changes
+nothing.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from streams.evidence import list_explained, list_limits, list_tested
 from streams.explaining import Explanation
 from streams.logic.alerts import Decision, Observation, Standing, Transition, advance
 from streams.logic.drift_decisions import Window, decide_windows, group_by_window
+from streams.logic.freshness import RULE as FRESHNESS
 from streams.logic.policy import name_rules
 from streams.logic.verdicts import HarmVerdict, choose_headline, judge_harm
 from streams.outlet import Outlet
@@ -98,7 +100,7 @@ class Judge:
         measured_at = read_newest_measured_at(self._ch, spec.model)
         last = read_last_alerts(self._ch, spec.model)
         since = min(
-            (_read_from(last, name, "") for name, rule in name_rules(spec) if rule.when != "fairness"), default=0
+            (_read_from(last, name, "") for name, rule in name_rules(spec) if rule.when in ("harm", "drift")), default=0
         )
         windows = self._read_windows(spec, since)
         alerts: list[Alert] = []
@@ -109,7 +111,7 @@ class Judge:
                 alerts += self._judge_harm(history, name, rule, last.get((name, "")), windows, judged_to)
             elif rule.when == "drift":
                 alerts += self._judge_drift(history, name, rule, last, windows, newest_start, judged_to)
-            else:
+            elif rule.when == "fairness":
                 alerts += self._judge_fairness(spec, name, rule, last, judged_to)
         self._announcer.announce(spec, alerts)
         self._requester.ask(history, newest_start + spec.windows.size_ms, judged_to)
@@ -118,7 +120,7 @@ class Judge:
 
     def repeat(self, history: ModelHistory) -> None:
         """Send the newest alerts and requests again, in case a process died between storing and sending."""
-        self._announcer.repeat(history.latest.spec)
+        self._announcer.repeat(history.latest.spec, lambda rule: rule != FRESHNESS)
         self._requester.repeat(history.latest.model)
 
     def _read_windows(self, spec: ModelSpec, since_ms: int) -> dict[Window, JudgedWindow]:

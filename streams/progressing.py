@@ -135,7 +135,10 @@ class _Followers:
                 executor.shutdown(wait=False, cancel_futures=True)
 
     async def _survey(self, workbench: Workbench) -> None:
-        """Wake the followers of models that need a look, every few seconds and at once when there are new models."""
+        """Wake the followers of models that need a look, every few seconds and at once when there are new models.
+
+        And judge how old the models' data is, which no follower sees: when nothing comes, nothing wakes one.
+        """
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._survey_due.wait(), _SURVEY_PAUSE_S)
@@ -149,6 +152,10 @@ class _Followers:
                 continue
             for model in found & self._wakes.keys():
                 self._wakes[model].set()
+            try:
+                await self._oversee(workbench.judge_freshness, set(self._wakes))
+            except Retryable as error:
+                log.warning("how old data is cannot be judged and is in %g s: %s", _SURVEY_PAUSE_S, error)
 
     async def _report(self, workbench: Workbench) -> None:
         """Have reports made that are missing; what goes wrong there is no trouble of those who measure."""

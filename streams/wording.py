@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 from measures.performance import higher_is_better
 from schemas.descriptors import name_in_words
+from schemas.instants import format_instant
 from schemas.spec import ModelSpec
+from schemas.units import format_duration
 from store.measurements import DriftRow, FairnessRow
 from streams.explaining import Explanation
 from streams.logic.alerts import Transition
+from streams.logic.freshness import AgeLimit, Change
 from streams.logic.verdicts import HarmVerdict
 
 _NAMES = {
@@ -128,6 +131,19 @@ def describe_fairness(transition: Transition, reading: FairnessRow | None, key: 
     if transition.state == "resolved":
         return f"{what}, is within the limit {limit} again, or not surely beyond it"
     return f"{what}, is surely beyond the limit {limit}"
+
+
+def describe_freshness(topic: str, change: Change, limit: AgeLimit | None, newest_ms: int | None) -> str:
+    """Say why an alert of freshness changed its state; `newest_ms` is when (epoch ms) the newest event came, if any."""
+    if change.cause == "unasked":
+        return f"the spec does not ask for events on {topic} any more"
+    if change.cause == "came":
+        return f"events come on {topic} again, the newest at {format_instant(change.until_ms)}"
+    allowed = "" if limit is None else f" ({format_duration(limit.max_age_ms)} are allowed)"
+    silent = format_duration((change.until_ms - change.first_ms) // 1000 * 1000)
+    if newest_ms is None:
+        return f"no valid event has ever come on {topic}, {silent} after the model was declared{allowed}"
+    return f"no valid event has come on {topic} for {silent}{allowed}, the last at {format_instant(newest_ms)}"
 
 
 def _describe_blame(metric: str, explanations: Sequence[Explanation]) -> list[str]:

@@ -7,7 +7,7 @@ in only when stage 1 is counting.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from aiokafka.partitioner import murmur2
@@ -15,9 +15,11 @@ from aiokafka.partitioner import murmur2
 from schemas.clock import Clock
 from schemas.connections import Runtime
 from schemas.spec import ModelHistory
+from schemas.topics import INBOUND
 from store.client import ClickHouse
 from store.log import RoleFollower, SpecFollower, describe_topics
 from streams import measuring
+from streams.freshness import FreshnessJudge
 from streams.judging import Judge
 from streams.monitoring import Monitor, Pace
 from streams.outlet import LogOutlet
@@ -44,7 +46,7 @@ class Workbench:
         self._lock = threading.Lock()
         self._described: dict[str, tuple[str, int]] = {}
         self._described_s: float | None = None
-        topic_of = {name: runtime.topics(name) for name in ("records", "predictions", "labels")}
+        topic_of = {name: runtime.topics(name) for name in INBOUND}
         self._monitor = Monitor(
             self._ch,
             job,
@@ -56,6 +58,7 @@ class Workbench:
             clock,
             stop,
         )
+        self._freshness = FreshnessJudge(self._ch, job, topic_of, self._list_inbound, self._outlet, clock)
         self._reports = ReportMaker(self._ch, clock)
         self._surveyor = Surveyor(self._ch, job, topic_of, self._list_partitions, self._monitor.find_next_end)
 
@@ -69,6 +72,10 @@ class Workbench:
     def survey(self, models: set[str]) -> set[str]:
         """Return those of the models that are to be looked at; for one thread at a time."""
         return self._surveyor.find(self._read_histories(models))
+
+    def judge_freshness(self, models: set[str]) -> None:
+        """Judge how old the data of the models is; for one thread at a time. Raises `Retryable`."""
+        self._freshness.judge(self._read_histories(models))
 
     def find_reports(self, models: set[str]) -> list[MissingReport]:
         """Return the reports to be made now of alerts of the models; for one thread at a time."""
@@ -106,18 +113,24 @@ class Workbench:
         return {model: history for model, history in known.items() if history is not None}
 
     def _list_partitions(self) -> Mapping[tuple[str, str], int]:
+        return self._list_sizes(("records", "predictions"))
+
+    def _list_inbound(self) -> Mapping[tuple[str, str], int]:
+        return self._list_sizes(INBOUND)
+
+    def _list_sizes(self, topics: Sequence[str]) -> Mapping[tuple[str, str], int]:
         described = self._describe()
         return {
             (self._runtime.topics(name), topic_id): size
             for name, (topic_id, size) in described.items()
-            if name in ("records", "predictions")
+            if name in topics
         }
 
     def _describe(self) -> dict[str, tuple[str, int]]:
         """Ask for the topics, at most every few seconds; a topic made anew is noticed by its id."""
         now_s = self._clock.monotonic_s()
         if self._described_s is None or now_s - self._described_s > _TOPICS_AGE_S_MAX:
-            names = {self._runtime.topics(name): name for name in ("records", "predictions", "progress")}
+            names = {self._runtime.topics(name): name for name in (*INBOUND, "progress")}
             found = describe_topics(self._runtime.kafka, names, _TIMEOUT_S)
             self._described = {names[topic]: described for topic, described in found.items()}
             self._described_s = now_s

@@ -150,8 +150,11 @@ def test_health_is_the_champions_in_its_last_window(ch: ClickHouse) -> None:
 
 @pytest.mark.parametrize(
     ("rule", "status", "health"),
-    [("harm", "ok", "harmed"), ("drift", "ok", "noted"), ("drift", "alert", "harmed"), ("rollback", "ok", "harmed")],
-)
+    [
+        ("harm", "ok", "harmed"), ("drift", "ok", "noted"), ("drift", "alert", "harmed"), ("rollback", "ok", "harmed"),
+        ("freshness", "ok", "no data"), ("freshness", "alert", "no data"),
+    ],
+)  # fmt: skip
 def test_drift_that_hurt_once_is_no_harm_to_a_champion_within_its_limits(
     ch: ClickHouse, rule: str, status: str, health: str
 ) -> None:

@@ -66,3 +66,6 @@ def test_the_annotations_say_where_the_report_is() -> None:
     assert "report_url" not in entry["annotations"]
     (entry,) = json.loads(build_payload(_alert(), "pager", report_url="http://clickhouse:8123/?query=x"))["alerts"]
     assert entry["annotations"]["report_url"] == "http://clickhouse:8123/?query=x"
+    silent = _alert(rule="freshness", kind="quality", metric="age_s", segment="predictions")
+    (entry,) = json.loads(build_payload(silent, "pager"))["alerts"]
+    assert "report" not in entry["annotations"]
