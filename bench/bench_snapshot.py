@@ -1,7 +1,8 @@
-"""How much memory does it take to read a job's rows and encode them, against what they are as columns?
+"""How much memory does it take to read a job's rows and encode them, and how much more for each row?
 
-Some million rows (10 numbers, 2 categories, a label) lie in ClickHouse; a process of its own takes the snapshot, fits
-the preprocessing, encodes, and tells its highest resident memory after each step.
+Rows of 10 numbers, 2 categories and a label lie in ClickHouse; a process of its own takes the snapshot, fits the
+preprocessing, encodes, learns from all rows once, and tells the most private memory that it held until then. It does so
+for all rows, and for a quarter of them.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
-from bench.processes import read_memory
 from bench.results import Result
 from bench.surroundings import Options, run_servers, separate
 from schemas.connections import ClickHouseConnection
-from schemas.spec import FeatureSpec
+from schemas.spec import FeatureSpec, TrainingSpec
 from store.client import ClickHouse
 from store.migrations import migrate
 
@@ -25,7 +26,7 @@ NUM_NUMBERS, NUM_CATEGORIES = 10, 2
 
 
 def run(options: Options) -> Iterator[Result]:
-    num_rows = 500_000 if options.short else 4_000_000
+    num_rows = 2_000_000 if options.short else 20_000_000
     with run_servers(options) as servers:
         connection = separate(servers.runtime, "snapshot").clickhouse
         ch = ClickHouse(connection)
@@ -34,15 +35,17 @@ def run(options: Options) -> Iterator[Result]:
             fill(ch, num_rows)
         finally:
             ch.close()
-        told = read_in_process(connection, num_rows)
-    base, size = told["imported_mib"], told["columns_mib"]
-    named = f"{num_rows / 1e6:g} M rows, {size:.0f} MiB as columns"
-    yield Result(f"reading a snapshot ({named}): memory over the interpreter's", told["snapshot_mib"] - base, "MiB")
-    yield Result(f"encoding it, columns and encoded rows ({told['encoded_mib']:.0f} MiB) together",
-                 told["encoded_peak_mib"] - base, "MiB")  # fmt: skip
-    yield Result(
-        "the highest memory over that of the rows as columns", (told["encoded_peak_mib"] - base) / size, "times"
-    )
+        few, told = (read_in_process(connection, count) for count in (num_rows // 4, num_rows))
+    named = f"{num_rows / 1e6:g} M rows, {told['columns_mib']:.0f} MiB as columns"
+    for step, words in (
+        ("snapshot", f"reading a snapshot ({named})"),
+        ("encoded", f"fitting and encoding ({told['rows_mib']:.0f} MiB)"),
+        ("trained", "learning from all rows once"),
+    ):
+        own = told[f"{step}_mib"] - told["imported_mib"]
+        a_row = (told[f"{step}_mib"] - few[f"{step}_mib"]) * 2**20 / (num_rows - num_rows // 4)
+        seconds = told[f"{step}_s"]
+        yield Result(f"{words}: memory over the interpreter's", own, f"MiB; {a_row:.1f} bytes a row; {seconds:.0f} s")
 
 
 def fill(ch: ClickHouse, num_rows: int) -> None:
@@ -73,24 +76,42 @@ def read_in_process(connection: ClickHouseConnection, num_rows: int) -> dict[str
 
 
 def main(url: str, database: str, num_rows: int) -> None:
-    """Take the snapshot, encode it, and print what memory that took as one line of JSON."""
-    import os
-
+    """Take the snapshot, encode it, train an epoch, and print what that took as one line of JSON."""
+    from retrain.device import choose_device, pin_threads
+    from retrain.limits import MemoryWatch
+    from retrain.network import configure_network
     from retrain.preprocessing import fit_preprocessing
     from retrain.snapshot import take_snapshot
-    from retrain.tensors import Inputs
+    from retrain.target import fit_target
+    from retrain.tensors import TrainingRows
+    from retrain.training import configure_training, train_network
 
+    watch, told = MemoryWatch(), {}
+    began_s = time.monotonic()
+
+    def note(step: str) -> None:
+        told[f"{step}_mib"], told[f"{step}_s"] = watch.read_peak_bytes() / 2**20, time.monotonic() - began_s
+
+    pin_threads()
     features = {f"n{place}": FeatureSpec(type="number") for place in range(NUM_NUMBERS)}
     features |= {f"c{place}": FeatureSpec(type="category") for place in range(NUM_CATEGORIES)}
-    told = {"imported_mib": read_memory(os.getpid()).peak_mib}
+    note("imported")
     ch = ClickHouse(ClickHouseConnection(url, database=database))
     rows = take_snapshot(ch, MODEL, "binary", features, START_MS, START_MS + num_rows * INTERVAL_MS)
     ch.close()
     assert rows.num_rows == num_rows, rows.num_rows
-    told |= {"snapshot_mib": read_memory(os.getpid()).peak_mib, "columns_mib": rows.table.nbytes / 2**20}
-    table = rows.read_features()
-    encoded = Inputs.of(fit_preprocessing(table, features).encode(table))
-    told |= {"encoded_mib": encoded.num_bytes / 2**20, "encoded_peak_mib": read_memory(os.getpid()).peak_mib}
+    note("snapshot")
+    told["columns_mib"] = rows.table.nbytes / 2**20
+    preprocessing, target = fit_preprocessing(rows.read_features(), features), fit_target("binary", rows.labels)
+    encoded, truth = preprocessing.encode(rows.read_features()), target.encode(rows.labels)
+    del rows
+    note("encoded")
+    data = TrainingRows.load(encoded, truth, choose_device("cpu"))
+    told["rows_mib"] = data.inputs.num_bytes / 2**20
+    network = configure_network("linear", preprocessing, target)
+    spec = TrainingSpec(epochs=1, early_stopping="none")
+    train_network(network, target, data, configure_training(num_rows, 0, network, spec), lambda _: None)
+    note("trained")
     print(json.dumps(told))
 
 

@@ -57,7 +57,7 @@ def choose_rows(
     """
     num_newest = data.num_rows
     if num_newest is not None:
-        train = train.take(np.arange(max(0, train.num_rows - num_newest), train.num_rows))
+        train = train.slice(max(0, train.num_rows - num_newest), train.num_rows)
         words = f"Learnt from the newest {train.num_rows:,} training rows, as the spec says."
         return train, Choice(window=data.window, num_rows=train.num_rows, words=words)
     if data.span_ms is not None:
@@ -85,10 +85,10 @@ def _compare(
         )
         return train, Choice(num_rows=train.num_rows, words=words)
     cut = train.num_rows - num_validation
-    validation = train.take(np.arange(cut, train.num_rows))
+    validation = train.slice(cut, train.num_rows)
     newer, tried = _take_after(train, num_before, cut, data.replay, seed)
     losses = {
-        "all": measure(train.take(np.arange(cut)), validation),
+        "all": measure(train.slice(0, cut), validation),
         "after_change": measure(newer, validation),
     }
     chosen, choice, what = train, Choice(num_rows=train.num_rows), "all training rows"
@@ -116,7 +116,7 @@ def cross_validate(rows: Snapshot, num_folds: int, task: Task, measure: Measure)
     loss = _LOSS[task]
     found = {}
     for fold, (start, end) in enumerate(pairwise(edges[1:]), start=1):
-        value = measure(rows.take(np.arange(start)), rows.take(np.arange(start, end)))
+        value = measure(rows.slice(0, start), rows.slice(start, end))
         if math.isfinite(value):
             found[f"fold_{fold}_{loss}"] = value
     if found:

@@ -147,7 +147,7 @@ class Fitting:
         task, metric = self.spec.task, primary_metric(self.spec.task)
         if not len(epoch.outputs):
             return metric, np.nan
-        labels = self._labels.to_numpy(zero_copy_only=False)[-len(epoch.outputs) :]
+        labels = self._labels.slice(len(self._labels) - len(epoch.outputs)).to_numpy(zero_copy_only=False)
         scored = self.target.decode(epoch.outputs)
         classes = self.target.classes
         outputs = arrange_challenger(scored, task, classes)

@@ -48,10 +48,12 @@ def measure_cost(score: Callable[[FeatureRows], object], rows: FeatureRows, size
 
     `rows` are at least one; they are taken in their order, again from the first when they end.
     """
+    rows = rows.slice(0, _NUM_BATCH_ROWS)
+    rows = FeatureRows(dict(rows.numbers), dict(rows.texts), rows.num_rows)  # read now, which is not scoring
     single_s: list[float] = []
     began_s = clock.monotonic_s()
     for index in range(_NUM_WARM_UP + _NUM_SINGLE_ROWS):
-        row = take_rows(rows, np.array([index % rows.num_rows]))
+        row = rows.slice(index % rows.num_rows, 1)
         before_s = clock.monotonic_s()
         score(row)
         after_s = clock.monotonic_s()
@@ -59,11 +61,10 @@ def measure_cost(score: Callable[[FeatureRows], object], rows: FeatureRows, size
             single_s.append(after_s - before_s)
         if after_s - began_s > _SINGLE_ROWS_S_MAX:
             break
-    batch = take_rows(rows, np.arange(min(rows.num_rows, _NUM_BATCH_ROWS)))
     before_s = clock.monotonic_s()
-    score(batch)
+    score(rows)
     batch_s = max(clock.monotonic_s() - before_s, 1e-9)
-    return Cost(float(np.quantile(single_s, 0.99)) * 1000.0, batch.num_rows / batch_s, size_bytes)
+    return Cost(float(np.quantile(single_s, 0.99)) * 1000.0, rows.num_rows / batch_s, size_bytes)
 
 
 def judge_cost(cost: Cost, promote: PromoteSpec) -> list[Gate]:
@@ -93,12 +94,3 @@ def without_times(gate: Gate) -> Gate:
     if gate.name != "latency":
         return gate
     return msgspec.structs.replace(gate, value=None, words=gate.words.partition(" (")[0])
-
-
-def take_rows(rows: FeatureRows, index: np.typing.NDArray[np.int64]) -> FeatureRows:
-    """Return the rows at these places."""
-    return FeatureRows(
-        {name: values[index] for name, values in rows.numbers.items()},
-        {name: values.take(index) for name, values in rows.texts.items()},
-        len(index),
-    )

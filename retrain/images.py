@@ -5,6 +5,8 @@ Owns the size. Whatever cannot be read is missing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 import numpy as np
 import pyarrow as pa
@@ -51,11 +53,20 @@ class ImageInput(msgspec.Struct, frozen=True, tag="image"):
         return images, missing
 
 
-def fit_image(name: str, texts: pa.Array) -> ImageInput | None:
+def fit_image(name: str, blocks: Iterable[pa.Array]) -> ImageInput | None:
     """Choose size and channels as most training images have them; None where none can be read."""
-    valid = np.flatnonzero(pc.is_valid(texts).to_numpy(zero_copy_only=False))
-    chosen = valid[np.unique(np.linspace(0, len(valid) - 1, min(len(valid), _NUM_LOOKED_AT)).astype(np.int64))]
-    contents = read_inline(TextColumn.of_arrow(texts.take(pa.array(chosen))))
+    num_rows, num_valid = 0, 0
+    for texts in blocks:
+        num_rows += len(texts)
+        num_valid += len(texts) - texts.null_count
+    # Which of those that are there are looked at: evenly over all.
+    chosen = np.unique(np.linspace(0, num_valid - 1, min(num_valid, _NUM_LOOKED_AT)).astype(np.int64))
+    contents, start = [], 0
+    for texts in blocks:
+        valid = np.flatnonzero(pc.is_valid(texts).to_numpy(zero_copy_only=False))
+        here = chosen[(chosen >= start) & (chosen < start + len(valid))] - start
+        contents += list(read_inline(TextColumn.of_arrow(texts.take(pa.array(valid[here])))))
+        start += len(valid)
     images = [image for _, content in contents if (image := open_image(content)) is not None]
     if not images:
         return None
@@ -77,7 +88,7 @@ def fit_image(name: str, texts: pa.Array) -> ImageInput | None:
         tuple(mean.tolist()),
         tuple(np.where(scale > 0, scale, 1.0).tolist()),
         # An image that cannot be read is missing too.
-        indicator=len(valid) < len(texts) or len(known) < len(chosen),
+        indicator=num_valid < num_rows or len(known) < len(chosen),
     )
 
 

@@ -23,7 +23,7 @@ import torch
 from retrain.evaluation import evaluate_challenger
 from retrain.fitting import Fitting, Report
 from retrain.joint_training import end_training, follow
-from retrain.limits import is_out_of_memory, limit_memory, measure_use
+from retrain.limits import MemoryWatch, is_out_of_memory, limit_memory, measure_cpu_s
 from retrain.order import (
     JobFinished,
     JobInterrupted,
@@ -106,32 +106,32 @@ def main(arguments: list[str] | None = None) -> int:
     ranks = Ranks.join()
     line = b"" if not ranks.leads else given.order.read_bytes() if given.order else _read_line()
     order = decode_order(ranks.tell(line))
-    begun_s = SystemClock().monotonic_s()  # it may have waited long for the order
+    begun_s, watch = SystemClock().monotonic_s(), MemoryWatch()  # it may have waited long for the order
     threading.Thread(target=_end_with_trainer, args=(parent, given.order is None), daemon=True).start()
     if ranks.leads:
         last = _run_limited(order, ranks)
-        _print(_end_together(ranks, begun_s))
+        _print(_end_together(ranks, begun_s, watch))
         _print(last)
     else:
         resources = _find_resources(order, ranks)
         with suppress(MemoryError):  # the leader has the same limit, and says so
             limit_memory(resources)
         follow(ranks, resources)
-        _measure_use(ranks, begun_s)
+        _measure_use(ranks, begun_s, watch)
     ranks.leave()
     return 0
 
 
-def _end_together(ranks: Ranks, begun_s: float) -> ResourcesUsed:
+def _end_together(ranks: Ranks, begun_s: float, watch: MemoryWatch) -> ResourcesUsed:
     """Let the other processes end, and return what all have used; what only this one has if others are gone."""
     try:
         # Where only this process failed, the others still wait for it in the middle of a step, and end when it does.
         if not ranks.is_busy:
             end_training(ranks)
-            return _measure_use(ranks, begun_s)
+            return _measure_use(ranks, begun_s, watch)
     except RuntimeError as error:
         log.warning("the other processes are gone: %s", error)
-    return _measure_use(ALONE, begun_s)
+    return _measure_use(ALONE, begun_s, watch)
 
 
 def _run_limited(order: JobOrder, ranks: Ranks) -> JobReport:
@@ -156,13 +156,12 @@ def _find_resources(order: JobOrder, ranks: Ranks) -> ResourceSpec:
     return msgspec.structs.replace(resources, memory_bytes=ranks.divide(resources.memory_bytes))
 
 
-def _measure_use(ranks: Ranks, begun_s: float) -> ResourcesUsed:
+def _measure_use(ranks: Ranks, begun_s: float, watch: MemoryWatch) -> ResourcesUsed:
     """Add up what all processes have used."""
-    cpu_seconds, peak_memory_bytes = measure_use()
     on_gpu = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
     gpu_seconds = SystemClock().monotonic_s() - begun_s if on_gpu else 0.0
     peak_gpu_memory_bytes = torch.cuda.max_memory_allocated() if on_gpu else 0
-    used = ranks.sum_numbers([cpu_seconds, gpu_seconds, peak_memory_bytes, peak_gpu_memory_bytes])
+    used = ranks.sum_numbers([measure_cpu_s(), gpu_seconds, watch.read_peak_bytes(), peak_gpu_memory_bytes])
     return ResourcesUsed(
         cpu_seconds=used[0], gpu_seconds=used[1], peak_memory_bytes=int(used[2]), peak_gpu_memory_bytes=int(used[3])
     )

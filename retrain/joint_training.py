@@ -15,6 +15,7 @@ from torch import Tensor
 
 from retrain.checkpoints import Checkpoint
 from retrain.device import choose_device, hold_gpu_memory, pin_threads, repeatable
+from retrain.disk import allocate
 from retrain.network import NetworkConfig
 from retrain.ranks import Ranks
 from retrain.target import Target
@@ -99,7 +100,7 @@ def follow(ranks: Ranks, resources: ResourceSpec) -> None:
     hold_gpu_memory(device, resources.gpu_memory_bytes)
     while message := ranks.tell():
         call = msgspec.json.decode(message, type=_Call)
-        tensors = {head.name: torch.empty(head.shape, dtype=getattr(torch, head.dtype)) for head in call.tensors}
+        tensors = {head.name: _make_room(head) for head in call.tensors}
         for tensor in tensors.values():
             ranks.send(tensor)
         rows = _place_rows(tensors, device, call.is_resident)
@@ -114,6 +115,12 @@ def follow(ranks: Ranks, resources: ResourceSpec) -> None:
         except MemoryError:
             # The leader has it too, and calls again with smaller batches, or ends.
             continue
+
+
+def _make_room(head: _TensorHead) -> Tensor:
+    if head.name.startswith(("weights.", "checkpoint.")):
+        return torch.empty(head.shape, dtype=getattr(torch, head.dtype))
+    return torch.from_numpy(allocate(head.shape, head.dtype))
 
 
 def _place_rows(tensors: Mapping[str, Tensor], device: torch.device, is_resident: bool) -> TrainingRows:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import resource
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from schemas.spec import ResourceSpec
 _GIB = 1 << 30
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 _DEVICES = Path("/dev")
+_LOOK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ def limit_memory(asked: ResourceSpec) -> None:
     """
     if asked.memory_bytes is None or asked.accelerator == "cuda":
         return
-    used = _read_private_bytes()
+    used = _read_status_bytes("VmData")
     if used > asked.memory_bytes:
         raise MemoryError(
             f"retrain.resources.memory is {asked.memory_bytes / _GIB:.2f} GiB, and a job takes "
@@ -72,14 +75,36 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
-def measure_use() -> tuple[float, int]:
-    """Return this process's CPU time so far in seconds, and the most memory it has held at once in bytes."""
+class MemoryWatch:
+    """Looks from its making on, ten times a second, at how much private memory this process holds.
+
+    Pages of files do not count, though they are in the process's resident memory: the system takes them back when it
+    needs them.
+    """
+
+    def __init__(self) -> None:
+        self._peak_bytes = 0
+        threading.Thread(target=self._watch, name="memory watch", daemon=True).start()
+
+    def read_peak_bytes(self) -> int:
+        """Return the most that was seen."""
+        self._peak_bytes = max(self._peak_bytes, _read_status_bytes("RssAnon"))
+        return self._peak_bytes
+
+    def _watch(self) -> None:
+        while True:
+            self.read_peak_bytes()
+            time.sleep(_LOOK_EVERY_S)
+
+
+def measure_cpu_s() -> float:
+    """Return this process's CPU time so far in seconds."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime, used.ru_maxrss * 1024
+    return used.ru_utime + used.ru_stime
 
 
-def _read_private_bytes() -> int:
+def _read_status_bytes(name: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmData:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     return 0

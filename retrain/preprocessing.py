@@ -7,6 +7,7 @@ travels inside the artifact. It must not look at labels.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from retrain.disk import BLOCK_ROWS, allocate
 from retrain.images import ImageInput, fit_image
+from retrain.spread import drop_missing, measure_spread
 from retrain.texts import TextInput, fit_text
 from retrain.vectors import VectorInput, fit_vector
 from schemas.columns import EventColumns, format_numbers
@@ -34,6 +37,8 @@ _MAX_VALUES = 1_000
 # A value seen in fewer rows teaches nothing of itself, but it teaches what a rare value looks like.
 _MIN_VALUE_ROWS = 5
 _MISSING, _OTHER, _NUM_RESERVED = 0, 1, 2
+# An image is thousands of bytes.
+_IMAGE_BLOCK_ROWS = 1_024
 
 
 class _TableColumns(Mapping[str, Any]):
@@ -54,6 +59,10 @@ class _TableColumns(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._names)
 
+    def slice(self, start: int, num_rows: int) -> _TableColumns:
+        """Return the columns of some rows, not copied."""
+        return _TableColumns(self._table.slice(start, num_rows), self._prefix, self._convert)
+
 
 @dataclass(frozen=True, slots=True)
 class FeatureRows:
@@ -67,7 +76,6 @@ class FeatureRows:
     def of_table(cls, table: pa.Table) -> FeatureRows:
         """Take the columns `f:NAME` and `t:NAME` of a table of stored rows, each converted when it is read."""
         numbers = _TableColumns(table, "f:", lambda column: column.cast(pa.float64()).fill_null(math.nan).to_numpy())
-        # Large, since the images of a training are more than the two gigabytes of a plain one.
         texts = _TableColumns(table, "t:", lambda column: column.cast(pa.large_string()).combine_chunks())
         return cls(numbers, texts, table.num_rows)
 
@@ -76,6 +84,21 @@ class FeatureRows:
         """Take the features of validated events."""
         texts = {name: values.to_arrow(pa.string()) for name, values in columns.texts.items()}
         return cls(columns.numbers, texts, columns.num_rows)
+
+    def slice(self, start: int, num_rows: int) -> FeatureRows:
+        """Return `num_rows` rows, or fewer where there are no more, not copied."""
+        numbers, texts = (
+            columns.slice(start, num_rows)
+            if isinstance(columns, _TableColumns)
+            else {name: values[start : start + num_rows] for name, values in columns.items()}
+            for columns in (self.numbers, self.texts)
+        )
+        return FeatureRows(numbers, texts, max(0, min(num_rows, self.num_rows - start)))
+
+    def split(self, block_rows: int = BLOCK_ROWS) -> Iterator[FeatureRows]:
+        """Give the rows in blocks of so many."""
+        for start in range(0, self.num_rows, block_rows):
+            yield self.slice(start, block_rows)
 
     def read_number(self, name: str) -> Floats:
         """Return a feature as float64 (n,), NaN where it is missing; a feature that no row has is all NaN."""
@@ -126,6 +149,19 @@ class EncodedRows:
     codes: NDArray[np.int64]
     extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
+    def allocate(self, num_rows: int) -> EncodedRows:
+        """Return room for so many rows of this shape; on disk, if it is much."""
+        dense, codes = (allocate((num_rows, *part.shape[1:]), part.dtype) for part in (self.dense, self.codes))
+        extra = {name: allocate((num_rows, *part.shape[1:]), part.dtype) for name, part in self.extra.items()}
+        return EncodedRows(dense, codes, extra)
+
+    def write(self, start: int, rows: EncodedRows) -> None:
+        """Copy rows to the places from `start`."""
+        end = start + len(rows.dense)
+        self.dense[start:end], self.codes[start:end] = rows.dense, rows.codes
+        for name, values in rows.extra.items():
+            self.extra[name][start:end] = values
+
 
 class Preprocessing(msgspec.Struct, frozen=True):
     """All that is needed to encode rows as at training; `ignored` lists declared features that it does not read."""
@@ -153,8 +189,24 @@ class Preprocessing(msgspec.Struct, frozen=True):
         """Return what was learnt of each feature that is read, by name."""
         return {column.name: column for column in (*self.numbers, *self.categories, *self.extra)}
 
+    @property
+    def block_rows(self) -> int:
+        """Count the rows that are encoded at once."""
+        return _IMAGE_BLOCK_ROWS if any(isinstance(each, ImageInput) for each in self.extra) else BLOCK_ROWS
+
     def encode(self, rows: FeatureRows) -> EncodedRows:
-        """Encode n rows; the same row gives the same numbers whatever rows surround it."""
+        """Encode n rows, block by block; the same row gives the same numbers whatever rows surround it."""
+        if rows.num_rows <= self.block_rows:
+            return self._encode_block(rows)
+        whole: EncodedRows | None = None
+        for number, block in enumerate(rows.split(self.block_rows)):
+            part = self._encode_block(block)
+            whole = whole or part.allocate(rows.num_rows)
+            whole.write(number * self.block_rows, part)
+        assert whole is not None
+        return whole
+
+    def _encode_block(self, rows: FeatureRows) -> EncodedRows:
         dense = np.zeros((rows.num_rows, self.dense_width), dtype=np.float32)
         place = 0
         for number in self.numbers:
@@ -239,35 +291,46 @@ def _order(features: Mapping[str, FeatureSpec], before: Sequence[str]) -> list[s
 def _fit_column(name: str, feature: FeatureSpec, rows: FeatureRows) -> Column | None:
     match feature.type:
         case "number" | "boolean":
-            return _fit_number(name, rows.read_number(name))
+            return _fit_number(name, rows)
         case "category":
-            return _fit_category(name, rows.read_text(name))
+            return _fit_category(name, rows)
         case "text":
-            return fit_text(name, rows.read_text(name))
+            return fit_text(name, TextBlocks(rows, name))
         case "image":
-            return fit_image(name, rows.read_text(name))
+            return fit_image(name, TextBlocks(rows, name, _IMAGE_BLOCK_ROWS))
         case "embedding":
-            return fit_vector(name, rows.read_text(name))
+            return fit_vector(name, TextBlocks(rows, name))
     return None
 
 
-def _fit_number(name: str, values: Floats) -> NumberColumn | None:
-    known = values[~np.isnan(values)]
-    if not known.size:
+class TextBlocks:
+    """A feature of rows as arrays of strings, one a block, read anew whenever they are iterated over."""
+
+    def __init__(self, rows: FeatureRows, name: str, block_rows: int = BLOCK_ROWS) -> None:
+        self._rows, self._name, self._block_rows = rows, name, block_rows
+
+    def __iter__(self) -> Iterator[pa.Array]:
+        return (block.read_text(self._name) for block in self._rows.split(self._block_rows))
+
+
+def _fit_number(name: str, rows: FeatureRows) -> NumberColumn | None:
+    spread = measure_spread(lambda: (drop_missing(block.read_number(name)) for block in rows.split()))
+    if spread is None:
         return None
-    mean, spread = float(known.mean()), float(known.std())
-    scale = spread if spread > 1e-12 * max(1.0, abs(mean)) else 1.0
+    scale = spread.sd if spread.sd > 1e-12 * max(1.0, abs(spread.mean)) else 1.0
     # Without a missing value in training the indicator's weights would stay as they were drawn.
-    return NumberColumn(name, mean, scale, indicator=known.size < values.size)
+    return NumberColumn(name, spread.mean, scale, indicator=spread.num_values < rows.num_rows)
 
 
-def _fit_category(name: str, values: pa.Array) -> CategoryColumn:
-    counts = pc.value_counts(values.drop_null())
-    pairs: Sequence[tuple[str, int]] = list(
-        zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)
-    )
+def _fit_category(name: str, rows: FeatureRows) -> CategoryColumn:
+    num_rows: Counter[str] = Counter()
+    for values in TextBlocks(rows, name):
+        found = pc.value_counts(values.drop_null())
+        num_rows.update(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
     # By falling count, then by value: the order of the rows must not decide.
-    ranked = sorted((pair for pair in pairs if pair[1] >= _MIN_VALUE_ROWS), key=lambda pair: (-pair[1], pair[0]))
+    ranked = sorted(
+        (pair for pair in num_rows.items() if pair[1] >= _MIN_VALUE_ROWS), key=lambda pair: (-pair[1], pair[0])
+    )
     return CategoryColumn(name, tuple(value for value, _ in ranked[:_MAX_VALUES]))
 
 

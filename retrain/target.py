@@ -6,20 +6,26 @@ Owns the three tasks' heads. It must not know features.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from retrain.disk import BLOCK_ROWS, allocate, split_blocks
+from retrain.spread import measure_spread
+
 Task = Literal["binary", "multiclass", "regression"]
 Floats = NDArray[np.float64]
+Labels: TypeAlias = pa.Array | pa.ChunkedArray
 
 
 class UnfitLabelsError(ValueError):
@@ -53,15 +59,18 @@ class Target(msgspec.Struct, frozen=True):
         """Count the network's outputs: a logit a class for multiclass, else one."""
         return len(self.classes) if self.task == "multiclass" else 1
 
-    def encode(self, labels: pa.Array) -> NDArray[np.float32] | NDArray[np.int64]:
+    def encode(self, labels: Labels) -> NDArray[np.float32] | NDArray[np.int64]:
         """Turn labels into what the loss reads: 0 and 1, class numbers, or standardised values."""
-        if self.task == "multiclass":
-            code_of = {name: code for code, name in enumerate(self.classes)}
-            return np.array([code_of[label] for label in labels.to_pylist()], dtype=np.int64)
-        values: Floats = labels.to_numpy(zero_copy_only=False).astype(np.float64)
-        if self.task == "regression":
-            values = (values - self.mean) / self.scale
-        return values.astype(np.float32)
+        encoded = allocate((len(labels),), np.int64 if self.task == "multiclass" else np.float32)
+        code_of = {name: code for code, name in enumerate(self.classes)}
+        for number, block in enumerate(split_blocks(labels)):
+            values: Any = block.to_numpy(zero_copy_only=False)
+            if self.task == "multiclass":
+                values = [code_of[label] for label in values.tolist()]
+            elif self.task == "regression":
+                values = (values - self.mean) / self.scale
+            encoded[number * BLOCK_ROWS :][: len(block)] = values
+        return encoded
 
     def compute_loss(self, outputs: Tensor, truth: Tensor) -> Tensor:
         """Return the mean loss: log loss, or Huber's for regression, whose models are judged by absolute error."""
@@ -110,7 +119,7 @@ def _compute_sigmoid(logits: Tensor) -> Floats:
 
 
 def fit_target(
-    task: Task, labels: pa.Array, class_weights: Literal["none", "balanced"] = "none", known: Target | None = None
+    task: Task, labels: Labels, class_weights: Literal["none", "balanced"] = "none", known: Target | None = None
 ) -> Target:
     """Learn the target from training labels; raises UnfitLabelsError when they hold nothing to learn.
 
@@ -118,31 +127,35 @@ def fit_target(
     class by n / (classes · its rows), so that all classes weigh the same and rows weigh 1 on average.
     A regression keeps the mean and scale of a `known` target, whose network's outputs mean them.
     """
-    target = _fit_target(task, labels)
     if task == "regression":
+        target = _fit_regression(labels)
         return known if known is not None and known.task == task else target
-    if class_weights == "none":
-        return target
-    codes = target.encode(labels).astype(np.int64)
-    counts = np.bincount(codes, minlength=max(2, len(target.classes)))
-    return msgspec.structs.replace(target, class_weights=tuple((len(codes) / (len(counts) * counts)).tolist()))
+    classes, counts = _count_classes(task, labels)
+    weights = (len(labels) / (len(counts) * counts)).tolist() if class_weights == "balanced" else []
+    return Target(task, classes=tuple(classes) if task == "multiclass" else (), class_weights=tuple(weights))
 
 
-def _fit_target(task: Task, labels: pa.Array) -> Target:
-    if task == "multiclass":
-        classes = tuple(sorted(set(labels.to_pylist())))
-        if len(classes) < 2:
-            raise UnfitLabelsError(f"the training rows have {len(classes)} class only; two are needed")
-        return Target(task, classes=classes)
-    values = labels.to_numpy(zero_copy_only=False).astype(np.float64)
-    distinct = np.unique(values)
-    if task == "binary":
-        if not np.isin(distinct, (0.0, 1.0)).all():
-            raise UnfitLabelsError(f"binary labels must be 0 or 1, and there are others, such as {distinct[-1]:g}")
-        if distinct.size < 2:
-            raise UnfitLabelsError("the training rows have one class only; both are needed")
-        return Target(task)
-    if distinct.size < 2:
+def _count_classes(task: Task, labels: Labels) -> tuple[list[Any], NDArray[np.int64]]:
+    """Return the classes in their order, and how many rows each has."""
+    num_rows: Counter[Any] = Counter()
+    for block in split_blocks(labels):
+        found = pc.value_counts(block)
+        num_rows.update(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
+        strange = sorted(set(num_rows) - {0.0, 1.0}) if task == "binary" else []
+        if strange:
+            raise UnfitLabelsError(f"binary labels must be 0 or 1, and there are others, such as {strange[-1]:g}")
+    classes = sorted(num_rows)
+    if len(classes) < 2 and task == "binary":
+        raise UnfitLabelsError("the training rows have one class only; both are needed")
+    if len(classes) < 2:
+        raise UnfitLabelsError(f"the training rows have {len(classes)} class only; two are needed")
+    return classes, np.array([num_rows[each] for each in classes])
+
+
+def _fit_regression(labels: Labels) -> Target:
+    lowest, highest = pc.min_max(labels).as_py().values()
+    spread = measure_spread(lambda: (block.to_numpy(zero_copy_only=False) for block in split_blocks(labels)))
+    if spread is None or lowest == highest:
         raise UnfitLabelsError("all training labels are equal; there is nothing to learn")
-    scale = float(values.std())
-    return Target(task, mean=float(values.mean()), scale=scale if math.isfinite(scale) and scale > 0 else 1.0)
+    scale = spread.sd if math.isfinite(spread.sd) and spread.sd > 0 else 1.0
+    return Target("regression", mean=spread.mean, scale=scale)

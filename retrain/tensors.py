@@ -19,6 +19,9 @@ from retrain.preprocessing import EncodedRows
 # Rows are gathered in chunks of many batches: one gather costs the same few microseconds whatever its size. A chunk
 # of 16,384 rows of 50 numbers is 3 MB, which stays in a cache; one of images stays below 64 MiB.
 _CHUNK_ROWS, _CHUNK_BYTES = 16_384, 64 * 2**20
+# A run of a megabyte is read at a disk's full speed, and a part of 256 of them is as good as all rows: it is some
+# thousand steps of a network of columns.
+_SHUFFLED_WHOLE_BYTES, _RUN_BYTES, _RUNS_PER_PART = 2 * 2**30, 2**20, 256
 # The rest of the device's free memory is for weights, activations and a chunk.
 _RESIDENT_SHARE = 0.6
 
@@ -80,9 +83,33 @@ class TrainingRows:
         """Return the rows [start, end) without copying."""
         return TrainingRows(self.inputs.take(start, end), self.truth[start:end], self.device, self.is_resident)
 
+    def shuffle(self, generator: torch.Generator, batch_rows: int) -> Iterator[Tensor]:
+        """Give an epoch's order, the indices of all rows, in parts of whole batches.
+
+        Up to 2 GiB of rows have one part, in which every order is equally likely. More are shuffled in two steps, so
+        that a part lies in few places of the disk and its indices in little memory: runs of rows are dealt out to the
+        parts at random, and a part's rows are shuffled among themselves. That depends on the rows alone.
+        """
+        if len(self) * self._row_bytes <= _SHUFFLED_WHOLE_BYTES:
+            yield torch.randperm(len(self), generator=generator)
+            return
+        run_rows = batch_rows * max(1, _RUN_BYTES // self._row_bytes // batch_rows)
+        num_runs = len(self) // run_rows
+        left = torch.arange(num_runs * run_rows, len(self))
+        parts = torch.split(torch.randperm(num_runs, generator=generator), _RUNS_PER_PART)
+        for number, runs in enumerate(parts, start=1):
+            order = (runs[:, None] * run_rows + torch.arange(run_rows)).reshape(-1)
+            if number == len(parts):
+                order = torch.cat([order, left])
+            yield order[torch.randperm(len(order), generator=generator)]
+
+    @property
+    def _row_bytes(self) -> int:
+        return max(1, self.inputs.num_bytes // max(1, len(self)))
+
     def batch(self, order: Tensor, batch_rows: int) -> Iterator[tuple[Inputs, Tensor]]:
         """Give the rows in the order of these indices (on the CPU), `batch_rows` at a time, on the device."""
-        row_bytes = max(1, self.inputs.num_bytes // max(1, len(self)))
+        row_bytes = self._row_bytes
         chunk_rows = batch_rows * max(1, min(_CHUNK_ROWS, _CHUNK_BYTES // row_bytes) // batch_rows)
         parts = torch.split(order, chunk_rows)
         chunks = map(self._gather, parts) if self.is_resident else self._prefetch(parts)
@@ -140,6 +167,7 @@ class _Sender:
 
 def _fit(num_bytes: int, device: torch.device) -> bool:
     if device.type == "cpu":
-        return True
+        # More lies on disk: a thread reads ahead.
+        return num_bytes <= _SHUFFLED_WHOLE_BYTES
     free, _ = torch.cuda.mem_get_info(device)
     return num_bytes <= _RESIDENT_SHARE * free

@@ -6,6 +6,8 @@ a bag of embeddings: Joulin et al. 2017, "Bag of Tricks for Efficient Text Class
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 import numpy as np
 import pyarrow as pa
@@ -40,16 +42,23 @@ class TextInput(msgspec.Struct, frozen=True, tag="text"):
         return codes, ~_are_valid(texts)
 
 
-def fit_text(name: str, texts: pa.Array) -> TextInput | None:
+def fit_text(name: str, blocks: Iterable[pa.Array]) -> TextInput | None:
     """Choose how many words and buckets the training texts need; None where no text has a word."""
-    hashes, rows, places = _hash_words(texts, _MAX_WORDS)
-    if not len(hashes):
+    words, pairs = np.empty(0, np.uint64), np.empty(0, np.uint64)
+    max_words, indicator = 0, False
+    for texts in blocks:
+        hashes, rows, places = _hash_words(texts, _MAX_WORDS)
+        indicator |= not bool(_are_valid(texts).all())
+        max_words = max(max_words, int(places.max(initial=-1)) + 1)
+        # More than fill the largest table need not be told apart.
+        if len(words) + len(pairs) < _BUCKETS_MAX:
+            words, pairs = np.union1d(words, hashes), np.union1d(pairs, _hash_pairs(hashes, rows)[0])
+    if not max_words:
         return None
-    num_distinct = len(np.unique(hashes)) + len(np.unique(_hash_pairs(hashes, rows)[0]))
     num_buckets = _BUCKETS_MIN
-    while num_buckets < min(2 * num_distinct, _BUCKETS_MAX):
+    while num_buckets < min(2 * (len(words) + len(pairs)), _BUCKETS_MAX):
         num_buckets *= 2
-    return TextInput(name, int(places.max()) + 1, num_buckets, indicator=bool((~_are_valid(texts)).any()))
+    return TextInput(name, max_words, num_buckets, indicator)
 
 
 def _hash_words(texts: pa.Array, max_words: int) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:

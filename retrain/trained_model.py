@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 from safetensors.torch import load, save
 from torch import nn
 
@@ -102,8 +103,12 @@ class TrainedModel:
 
     def score(self, rows: FeatureRows) -> Scored:
         """Score n rows on the CPU; to the bit, a row's score does not depend on the rows beside it."""
-        inputs = Inputs.of(self.preprocessing.encode(rows))
-        return self.target.decode(compute_outputs(self.network, inputs, self.config.block_rows))
+        blocks = list(rows.split(self.preprocessing.block_rows)) or [rows]
+        outputs = [
+            compute_outputs(self.network, Inputs.of(self.preprocessing.encode(block)), self.config.block_rows)
+            for block in blocks
+        ]
+        return self.target.decode(torch.cat(outputs))
 
 
 def save_weights(network: nn.Module) -> bytes:

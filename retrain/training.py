@@ -232,20 +232,20 @@ class TrainingRun:
         """Learn from every row once, in a new order; return the mean loss."""
         self.network.train()
         rows, device, ranks = self._rows, self._rows.device, self._ranks
-        order = torch.randperm(len(rows), generator=self._order)
-        share = ranks.split(order, self._batch_rows)
         self._begin_epoch()
         total = torch.zeros((), device=device)
         (group,) = self._optimizer.param_groups
-        batches = rows.batch(share.order, share.batch_rows)
-        for (inputs, truth), num_rows, scale in zip(batches, share.num_rows, share.scales, strict=True):
-            group["lr"], momentum = self._plan[self._num_steps]
-            self._num_steps += 1
-            group["betas"] = (momentum, group["betas"][1])
-            self._optimizer.zero_grad(set_to_none=True)
-            loss = ranks.learn(partial(self._learn, inputs, truth, scale), self._parameters)
-            self._optimizer.step()
-            total += loss * num_rows
+        for order in rows.shuffle(self._order, self._batch_rows):
+            share = ranks.split(order, self._batch_rows)
+            batches = rows.batch(share.order, share.batch_rows)
+            for (inputs, truth), num_rows, scale in zip(batches, share.num_rows, share.scales, strict=True):
+                group["lr"], momentum = self._plan[self._num_steps]
+                self._num_steps += 1
+                group["betas"] = (momentum, group["betas"][1])
+                self._optimizer.zero_grad(set_to_none=True)
+                loss = ranks.learn(partial(self._learn, inputs, truth, scale), self._parameters)
+                self._optimizer.step()
+                total += loss * num_rows
         mean_loss = float(ranks.finish_epoch(total)) / len(rows)
         if not math.isfinite(mean_loss):
             raise ArithmeticError(f"training diverged: the loss is {mean_loss}")

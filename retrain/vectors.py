@@ -6,11 +6,16 @@ meaning and standardising each would bend them.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+from retrain.spread import measure_spread
 
 _DECODER = msgspec.json.Decoder(list[float])
 # As for numbers: beyond ten standard deviations a value says "extreme" and nothing more.
@@ -39,17 +44,25 @@ class VectorInput(msgspec.Struct, frozen=True, tag="vector"):
         return vectors, ~fits
 
 
-def fit_vector(name: str, texts: pa.Array) -> VectorInput | None:
-    """Learn width (the commonest), mean and scale; None where there is no embedding."""
-    values, lengths = _parse(texts)
-    widths, counts = np.unique(lengths[lengths > 0], return_counts=True)
-    if not widths.size:
+def fit_vector(name: str, blocks: Iterable[pa.Array]) -> VectorInput | None:
+    """Learn width (the commonest, of equals the smallest), mean and scale; None where there is no embedding."""
+    num_rows: Counter[int] = Counter()
+    for texts in blocks:
+        num_rows.update(_parse(texts)[1].tolist())
+    widths = sorted(width for width in num_rows if width)
+    if not widths:
         return None
-    width = int(widths[counts.argmax()])
-    fits = lengths == width
-    found = values[np.repeat(fits, lengths)]
-    scale = float(found.std())
-    return VectorInput(name, width, float(found.mean()), scale if scale > 0 else 1.0, indicator=not bool(fits.all()))
+    width = max(widths, key=lambda each: num_rows[each])
+
+    def read() -> Iterator[NDArray[np.float64]]:
+        for texts in blocks:
+            values, lengths = _parse(texts)
+            yield values[np.repeat(lengths == width, lengths)]
+
+    spread = measure_spread(read)
+    assert spread is not None
+    scale = spread.sd if spread.sd > 0 else 1.0
+    return VectorInput(name, width, spread.mean, scale, indicator=num_rows[width] < num_rows.total())
 
 
 def _parse(texts: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -10,7 +10,8 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -100,21 +101,16 @@ class ClickHouse:
         """Result of a query as an Arrow table; texts are Arrow strings."""
         return self._call(lambda client: client.query_arrow(sql, parameters=_plain(parameters), use_strings=True))
 
-    def query_blocks(
-        self, sql: str, parameters: Mapping[str, Any] | None, take: Callable[[pa.RecordBatch], pa.Table]
-    ) -> list[pa.Table]:
-        """What `take` makes of each block of a query's result, of which one at a time is in memory."""
-
-        def read(client: Any) -> list[pa.Table]:
+    def stream_arrow(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Iterator[pa.RecordBatch]:
+        """Give the blocks of a query's result as the server sends them, of which one at a time is in memory."""
+        with self._explain():
+            client = self._get_client()
             try:
                 with client.query_arrow_stream(sql, parameters=_plain(parameters), use_strings=True) as blocks:
-                    return [take(block) for block in blocks]
+                    yield from blocks
             except (pa.ArrowInvalid, OSError) as error:
                 # What goes wrong after the first block comes as its text where the next one should be.
                 raise Retryable(f"ClickHouse at {self.connection.url} broke off: {_first_line(error)}") from error
-
-        taken: list[pa.Table] = self._call(read)
-        return taken
 
     def query_frame(self, sql: str, parameters: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Result of a query as a DataFrame; nullable numbers are float64 with NaN."""
@@ -157,8 +153,13 @@ class ClickHouse:
             client.close()
 
     def _call(self, action: Any) -> Any:
-        try:
+        with self._explain():
             return action(self._get_client())
+
+    @contextmanager
+    def _explain(self) -> Iterator[None]:
+        try:
+            yield
         except OperationalError as error:
             raise Retryable(f"ClickHouse at {self.connection.url} is not reachable: {_find_cause(error)}") from error
         except DatabaseError as error:

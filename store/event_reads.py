@@ -4,7 +4,8 @@ The order is (sipHash64(record_id), record_id), so that the first n rows are the
 rows come in the order of time. Values go into queries as parameters, never as text.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -16,6 +17,9 @@ Source = Literal["records", "predictions"]
 Place = tuple[str, str, int]
 
 OTHER = "__other__"
+
+# What the server sorts and joins at once of a training's rows: about a gigabyte of its memory.
+_SLICE_ROWS = 2_000_000
 
 _SAMPLE_ORDER = "sipHash64(record_id), record_id"
 _FEATURES = "features, features_text"
@@ -103,22 +107,42 @@ def read_labelled(
     return _flatten(ch.query_arrow(sql, parameters), segment_keys)
 
 
-def read_training_rows(ch: ClickHouse, model: str, start_ms: int, end_ms: int) -> pa.Table:
-    """Features with their labels, start ≤ ts < end, ordered by (ts, record_id); rows without a label are left out.
+def read_training_rows(ch: ClickHouse, model: str, start_ms: int, end_ms: int) -> Iterator[pa.Table]:
+    """Give features with their labels, start ≤ ts < end, in the order of (ts, record_id), block by block.
 
-    Features come from `records` if the model has any in the interval, else from predictions, once per record_id.
-    Columns: record_id, ts, `f:NAME`, `t:NAME`, label, label_text. Read block by block, so that the rows are in memory
-    as columns only, not beside the maps in which they come.
+    Rows without a label are left out. Features come from `records` if the model has any in the interval, else from
+    predictions, once per record_id and hour. Columns: record_id, ts, `f:NAME`, `t:NAME`, label, label_text; a block
+    that holds no value of a feature has no column of it. The server joins and orders some million rows at a time.
     """
-    sql, parameters = describe_training_query(model, start_ms, end_ms, input_source(ch, model, start_ms, end_ms))
-    blocks = ch.query_blocks(sql, parameters, lambda block: _flatten(pa.table(block)))
-    # A block that holds no value of a feature has no column of it. The answer without rows has no block either.
-    return pa.concat_tables(blocks, promote_options="default") if blocks else _flatten(ch.query_arrow(sql, parameters))
+    source = input_source(ch, model, start_ms, end_ms)
+    for start, end in pairwise(_cut_at_hours(ch, model, start_ms, end_ms, source)):
+        sql, parameters = describe_training_query(model, start, end, source)
+        for block in ch.stream_arrow(sql, parameters):
+            yield _flatten(pa.table(block))
+
+
+def _cut_at_hours(ch: ClickHouse, model: str, start_ms: int, end_ms: int, source: Source) -> list[int]:
+    """Return start, the hours between which there are more than _SLICE_ROWS rows or one hour's, and end."""
+    hours = ch.query(
+        f"SELECT toUnixTimestamp(toStartOfHour(ts)) AS hour, count() FROM {source} WHERE {_INTERVAL} "  # noqa: S608
+        "GROUP BY hour ORDER BY hour SETTINGS final = 0",
+        _interval(model, start_ms, end_ms),
+    )
+    cuts, num_rows = [start_ms], 0
+    for hour, num_in_hour in hours:
+        if num_rows and num_rows + num_in_hour > _SLICE_ROWS:
+            cuts.append(hour * 1000)
+            num_rows = 0
+        num_rows += num_in_hour
+    return [*cuts, end_ms]
 
 
 def describe_training_query(model: str, start_ms: int, end_ms: int, source: Source) -> tuple[str, dict[str, Any]]:
-    """Return the query of `read_training_rows` and its parameters, so that a model card can name its rows."""
-    query, parameters = _window_query(model, start_ms, end_ms, source, None, None, None, (), 0)
+    """Return the query of `read_training_rows` in one piece and its parameters, so that a model card names its rows."""
+    # Since a record counts once an hour, it does not matter where between hours the rows are cut.
+    query, parameters = _window_query(
+        model, start_ms, end_ms, source, None, None, None, (), 0, once_by="toStartOfHour(ts), record_id"
+    )
     sql = f"""
         SELECT r.record_id AS record_id, r.ts AS ts, {_FEATURES},
             l.label AS label, nullIf(l.label_text, '') AS label_text
@@ -204,6 +228,7 @@ def _window_query(
     segment: str | None,
     segment_values: Sequence[str],
     horizon_ms: int,
+    once_by: str = "record_id",
 ) -> tuple[str, dict[str, Any]]:
     """The window's rows, each identity once, and the parameters of that query."""
     parameters = _interval(model, start_ms, end_ms) | {"horizon": horizon_ms}
@@ -223,7 +248,7 @@ def _window_query(
     query = f"SELECT * FROM {source} FINAL WHERE {where}"  # noqa: S608
     if source == "predictions" and model_version is None:
         # Several versions may have scored a record: its features count once, from the first in the log.
-        query += " ORDER BY precedence DESC LIMIT 1 BY record_id"
+        query += f" ORDER BY precedence DESC LIMIT 1 BY {once_by}"
     return query, parameters
 
 

@@ -42,7 +42,7 @@ def make_rows(num_before: int, num_after: int, *, are_codes_swapped: bool) -> tu
             "label_text": pa.nulls(num_rows, pa.string()),
         }
     )
-    return build_snapshot(table, "binary", spec.features, 0, CHANGE + num_after), spec
+    return build_snapshot([table], "binary", spec.features, 0, CHANGE + num_after), spec
 
 
 def choose(rows: Snapshot, spec: ModelSpec) -> tuple[str, dict[str, float]]:

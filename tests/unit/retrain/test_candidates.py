@@ -28,7 +28,7 @@ def make_rows(num_before: int, num_after: int) -> Snapshot:
             "label_text": pa.nulls(num_rows, pa.string()),
         }
     )
-    return build_snapshot(table, "binary", {"amount": FeatureSpec(type="number")}, int(ts[0]), int(ts[-1]) + 1)
+    return build_snapshot([table], "binary", {"amount": FeatureSpec(type="number")}, int(ts[0]), int(ts[-1]) + 1)
 
 
 def times(rows: Snapshot) -> np.ndarray:

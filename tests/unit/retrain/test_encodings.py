@@ -69,7 +69,7 @@ def test_what_was_learnt_before_is_kept_and_read_first() -> None:
 
 def test_words_are_the_same_in_any_case_and_between_any_signs() -> None:
     texts = strings("The part is broken.", "the PART, is: broken", "  the—part is (broken)!", "part the is broken")
-    text = fit_text("comment", texts)
+    text = fit_text("comment", [texts])
     assert text is not None
     codes, missing = text.encode(texts)
     assert not missing.any()
@@ -79,17 +79,17 @@ def test_words_are_the_same_in_any_case_and_between_any_signs() -> None:
 
 
 def test_text_without_words_is_empty_and_without_text_is_missing() -> None:
-    text = fit_text("comment", strings("one two three", None))
+    text = fit_text("comment", [strings("one two three", None)])
     assert text is not None
     assert text.indicator
     codes, missing = text.encode(strings("", "...", None, "one"))
     assert missing.tolist() == [False, False, True, False]
     assert (codes != 0).sum(axis=1).tolist() == [0, 0, 0, 1]
-    assert fit_text("comment", strings("", "?!", None)) is None
+    assert fit_text("comment", [strings("", "?!", None)]) is None
 
 
 def test_long_text_is_cut_after_its_first_words() -> None:
-    text = fit_text("comment", strings(" ".join(f"w{number}" for number in range(500))))
+    text = fit_text("comment", [strings(" ".join(f"w{number}" for number in range(500)))])
     assert text is not None
     assert text.max_words == 128
     beginning = " ".join(f"w{number}" for number in range(128))
@@ -101,7 +101,7 @@ def test_long_text_is_cut_after_its_first_words() -> None:
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=6))
 def test_any_text_encodes_alone_as_among_others(texts: list[str]) -> None:
-    text = fit_text("comment", strings("a b c d e f", None))
+    text = fit_text("comment", [strings("a b c d e f", None)])
     assert text is not None
     together, _ = text.encode(pa.array(texts, pa.string()))
     for row, each in enumerate(texts):
@@ -120,7 +120,7 @@ def grey(side: int = SIDE, level: int = 200) -> np.ndarray:
 
 
 def test_image_has_the_pixels_that_were_sent() -> None:
-    image = fit_image("scan", strings(encode_image(grey())))
+    image = fit_image("scan", [strings(encode_image(grey()))])
     assert image is not None
     assert (image.channels, image.height, image.width) == (1, SIDE, SIDE)
     assert (image.mean, image.scale) == ((125.0,), (75.0,))
@@ -131,7 +131,7 @@ def test_image_has_the_pixels_that_were_sent() -> None:
 
 def test_colour_is_kept_where_training_images_have_it_and_sizes_are_made_one() -> None:
     colour = np.stack([grey(16), grey(16, 10), grey(16, 100)], axis=2)
-    image = fit_image("scan", strings(encode_image(colour), encode_image(grey(16))))
+    image = fit_image("scan", [strings(encode_image(colour), encode_image(grey(16)))])
     assert image is not None
     assert (image.channels, image.height, image.width) == (3, 16, 16)
     pixels, _ = image.encode(strings(encode_image(colour), encode_image(np.kron(grey(16), np.ones((2, 2), np.uint8)))))
@@ -141,14 +141,14 @@ def test_colour_is_kept_where_training_images_have_it_and_sizes_are_made_one() -
 
 
 def test_large_images_become_small() -> None:
-    image = fit_image("scan", strings(encode_image(np.zeros((300, 600), np.uint8))))
+    image = fit_image("scan", [strings(encode_image(np.zeros((300, 600), np.uint8)))])
     assert image is not None
     assert (image.height, image.width) == (32, 64)
 
 
 def test_sixteen_bits_keep_their_high_byte() -> None:
     scan = grey().astype(np.uint16) * 256 + 17
-    image = fit_image("scan", strings(encode_image(scan)))
+    image = fit_image("scan", [strings(encode_image(scan))])
     assert image is not None
     assert np.array_equal(image.encode(strings(encode_image(scan)))[0][0, 0], grey())
 
@@ -172,13 +172,13 @@ def cut_image(text: str) -> str:
     ],
 )
 def test_what_is_no_image_is_missing_and_reads_as_the_mean(text: str | None) -> None:
-    image = fit_image("scan", strings(encode_image(grey()), text))
+    image = fit_image("scan", [strings(encode_image(grey()), text)])
     assert image is not None
     assert image.indicator
     pixels, missing = image.encode(strings(text, encode_image(grey())))
     assert missing.tolist() == [True, False]
     assert set(pixels[0].ravel().tolist()) == {round(image.mean[0])}
-    assert fit_image("scan", strings(text)) is None
+    assert fit_image("scan", [strings(text)]) is None
 
 
 # Embeddings
@@ -187,7 +187,7 @@ def test_what_is_no_image_is_missing_and_reads_as_the_mean(text: str | None) -> 
 def test_vectors_are_brought_to_one_scale() -> None:
     vectors = np.random.default_rng(0).normal(3.0, 5.0, (200, VECTOR_WIDTH))
     texts = pa.array([json.dumps(vector) for vector in vectors.tolist()])
-    vector = fit_vector("shape", texts)
+    vector = fit_vector("shape", [texts])
     assert vector is not None
     assert (vector.width, vector.indicator) == (VECTOR_WIDTH, False)
     encoded, missing = vector.encode(texts)
@@ -199,11 +199,11 @@ def test_vectors_are_brought_to_one_scale() -> None:
     "text", ["[1, 2, 3]", "[]", "", "none", '{"uri": "x"}', '["a", "b"]', "[1e999, 1]", "[1,,2]", None]
 )
 def test_what_is_no_vector_of_the_width_is_missing(text: str | None) -> None:
-    vector = fit_vector("shape", strings("[0, 2]", " [4,  6.5e0] ", text))
+    vector = fit_vector("shape", [strings("[0, 2]", " [4,  6.5e0] ", text)])
     assert vector is not None
     assert (vector.width, vector.indicator) == (2, True)
     encoded, missing = vector.encode(strings("[0,2]", text, "[4, 6.5]"))
     assert missing.tolist() == [False, True, False]
     assert encoded[1].tolist() == [0.0, 0.0]
     assert encoded[[0, 2]] == pytest.approx((np.array([[0, 2], [4, 6.5]]) - vector.mean) / vector.scale)
-    assert fit_vector("shape", strings(text)) is None or text == "[1, 2, 3]"
+    assert fit_vector("shape", [strings(text)]) is None or text == "[1, 2, 3]"
