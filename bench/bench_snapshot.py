@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+from bench.processes import read_memory
 from bench.results import Result
 from bench.surroundings import Options, run_servers, separate
 from schemas.connections import ClickHouseConnection
@@ -23,6 +24,7 @@ from store.migrations import migrate
 MODEL = "rows"
 START_MS, INTERVAL_MS = 1_767_000_000_000, 10
 NUM_NUMBERS, NUM_CATEGORIES = 10, 2
+FILLED_ROWS = 5_000_000
 
 
 def run(options: Options) -> Iterator[Result]:
@@ -36,6 +38,7 @@ def run(options: Options) -> Iterator[Result]:
         finally:
             ch.close()
         few, told = (read_in_process(connection, count) for count in (num_rows // 4, num_rows))
+        server_mib = read_memory(servers.pids["clickhouse"]).peak_mib
     named = f"{num_rows / 1e6:g} M rows, {told['columns_mib']:.0f} MiB as columns"
     for step, words in (
         ("snapshot", f"reading a snapshot ({named})"),
@@ -46,6 +49,7 @@ def run(options: Options) -> Iterator[Result]:
         a_row = (told[f"{step}_mib"] - few[f"{step}_mib"]) * 2**20 / (num_rows - num_rows // 4)
         seconds = told[f"{step}_s"]
         yield Result(f"{words}: memory over the interpreter's", own, f"MiB; {a_row:.1f} bytes a row; {seconds:.0f} s")
+    yield Result("the server meanwhile, filling included: most resident memory", server_mib, "MiB")
 
 
 def fill(ch: ClickHouse, num_rows: int) -> None:
@@ -63,13 +67,15 @@ def fill(ch: ClickHouse, num_rows: int) -> None:
         ("labels", "toFloat64(rand(7) % 2) AS label, '' AS label_text"),
     ):
         names = [part.rsplit(" AS ", 1)[1] for part in f"{shared}, {columns}".split(", ") if " AS " in part]
-        ch.command(f"INSERT INTO {kind} ({', '.join(names)}) SELECT {shared}, {columns} FROM numbers({num_rows})")
+        for start in range(0, num_rows, FILLED_ROWS):
+            numbers_of = f"numbers({start}, {min(FILLED_ROWS, num_rows - start)})"
+            ch.command(f"INSERT INTO {kind} ({', '.join(names)}) SELECT {shared}, {columns} FROM {numbers_of}")
 
 
 def read_in_process(connection: ClickHouseConnection, num_rows: int) -> dict[str, float]:
     made = subprocess.run(
         [sys.executable, "-m", "bench.bench_snapshot", connection.url, connection.database, str(num_rows)],
-        check=True, capture_output=True, text=True, timeout=1_800,
+        check=True, capture_output=True, text=True, timeout=3_600,
     )  # fmt: skip
     told: dict[str, float] = json.loads(made.stdout.splitlines()[-1])
     return told

@@ -12,7 +12,7 @@ import math
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,57 +26,54 @@ from schemas.errors import Retryable
 # are then the same on every machine. A multiple of every height in which outputs are computed.
 BLOCK_ROWS = 65_536
 # Smaller arrays stay in memory: a page of a file costs more than one of memory when it is touched first.
-_IN_MEMORY_BYTES = 256 * 2**20
+_IN_MEMORY_BYTES = 64 * 2**20
 
 
-class TableFile:
-    """Tables one after the other on disk, which read as one; a column may be missing in some of them."""
+def store_tables(tables: Iterable[pa.Table]) -> pa.Table:
+    """Write tables one after the other, each as it comes, and return them as one table that lies on disk.
 
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="driftloop-rows-")  # noqa: SIM115 - closed by `read`
-        self._starts: list[int] = []
-
-    def append(self, table: pa.Table) -> None:
-        """Write a table behind the others; without rows it is left out. Raises Retryable where the disk is full."""
-        if not table.num_rows:
-            return
-        with _explain_full_disk():
-            self._starts.append(self._file.tell())
-            with pa.ipc.new_stream(self._file, table.schema) as stream:
-                stream.write_table(table)
-            self._file.flush()
-
-    def read(self) -> pa.Table:
-        """Return everything as one table that lies on disk; empty, without columns, where nothing was written."""
-        if not self._starts:
+    A column may be missing in some of them, and is null there; a table without rows is left out. Raises Retryable where
+    the disk is full.
+    """
+    starts = []
+    with _explain_full_disk(), tempfile.TemporaryFile(prefix="driftloop-rows-") as file:
+        for table in tables:
+            if table.num_rows:
+                starts.append(file.tell())
+                with pa.ipc.new_stream(file, table.schema) as stream:
+                    stream.write_table(table)
+        file.flush()
+        if not starts:
             return pa.table({})
-        content = pa.py_buffer(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
-        self._file.close()  # the mapping keeps the content
-        parts = [pa.ipc.open_stream(content.slice(start)).read_all() for start in self._starts]
-        types = {field.name: field.type for part in parts for field in part.schema}
-        longest = max(part.num_rows for part in parts)
-        columns = {}
-        for name, type_ in types.items():
-            # All that are missing share the memory of one.
-            nulls = None if all(name in part.column_names for part in parts) else pa.nulls(longest, type_)
-            chunks: list[pa.Array] = []
-            for part in parts:
-                if name in part.column_names:
-                    chunks += part[name].chunks
-                elif nulls is not None:
-                    chunks.append(nulls.slice(0, part.num_rows))
-            columns[name] = pa.chunked_array(chunks, type_)
-        return pa.table(columns)
+        content = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))  # it outlives the file's closing
+    return _join([pa.ipc.open_stream(content.slice(start)).read_all() for start in starts])
 
 
-def split_blocks(table: pa.Table | pa.ChunkedArray) -> Iterator[Any]:
-    """Give a table's or a column's rows in blocks of BLOCK_ROWS, without copying; none where there is no row."""
-    for start in range(0, len(table), BLOCK_ROWS):
-        yield table.slice(start, BLOCK_ROWS)
+def _join(parts: Sequence[pa.Table]) -> pa.Table:
+    types = {field.name: field.type for part in parts for field in part.schema}
+    longest = max(part.num_rows for part in parts)
+    columns = {}
+    for name, type_ in types.items():
+        # All that are missing share the memory of one.
+        nulls = None if all(name in part.column_names for part in parts) else pa.nulls(longest, type_)
+        chunks: list[pa.Array] = []
+        for part in parts:
+            if name in part.column_names:
+                chunks += part[name].chunks
+            elif nulls is not None:
+                chunks.append(nulls.slice(0, part.num_rows))
+        columns[name] = pa.chunked_array(chunks, type_)
+    return pa.table(columns)
+
+
+def split_blocks(rows: Any) -> Iterator[tuple[int, Any]]:
+    """Give an Arrow table's or column's rows in blocks of BLOCK_ROWS, not copied, each with its first row's place."""
+    for start in range(0, len(rows), BLOCK_ROWS):
+        yield start, rows.slice(start, BLOCK_ROWS)
 
 
 def allocate(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return zeros: in memory, or from 256 MiB on disk. Raises Retryable where the disk is full."""
+    """Return zeros: in memory, or from 64 MiB on disk. Raises Retryable where the disk is full."""
     num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     if num_bytes < _IN_MEMORY_BYTES:
         return np.zeros(shape, dtype)
@@ -91,7 +88,7 @@ def _explain_full_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        folder = tempfile.gettempdir()
-        raise Retryable(f"the disk of {folder} is too full for the job's rows; TMPDIR names another folder") from error
+        words = f"{tempfile.gettempdir()} has no room for the job's rows ({error.strerror})"
+        raise Retryable(f"{words}; TMPDIR names another folder") from error

@@ -16,15 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from retrain.disk import BLOCK_ROWS, TableFile, allocate, split_blocks
+from retrain.disk import BLOCK_ROWS, allocate, split_blocks, store_tables
 from retrain.preprocessing import FeatureRows
 from schemas.spec import FeatureSpec
 from schemas.texts import TextColumn
 from store.client import ClickHouse
 from store.events import read_training_rows
 
-# Identities are compared in parts of about so many, 128 MiB of hashes at a time.
-_COMPARED_ROWS = 1 << 24
+# Identities are compared in parts of about so many, 32 MiB of hashes at a time.
+_COMPARED_ROWS = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,7 @@ def build_snapshot(
     They come in the order of (ts, record_id). Texts, images and embeddings are `t:` columns like categories, so they
     are hashed as what was sent. Raises Retryable where the disk is full.
     """
-    file = TableFile()
-    for block in blocks:
-        file.append(_arrange(block, task))
-    table = _drop_repeated(file.read())
+    table = _drop_repeated(store_tables(_arrange(block, task) for block in blocks))
     if not table.num_rows:
         table = _arrange(_EMPTY, task)
     names = sorted(f"{kind}:{name}" for name in features for kind in "ft")
@@ -100,7 +97,7 @@ def guard_against_leaks(train: Snapshot, gate: Snapshot) -> Snapshot:
     if train.end > gate.start:
         raise ValueError(f"training rows up to {train.end} reach into the gate rows from {gate.start}")
     judged = gate.table["record_id"].combine_chunks()
-    trained = (block.filter(pc.is_in(block, value_set=judged)) for block in split_blocks(train.table["record_id"]))
+    trained = (block.filter(pc.is_in(block, value_set=judged)) for _, block in split_blocks(train.table["record_id"]))
     seen = pa.chunked_array([chunk for block in trained for chunk in block.chunks], judged.type).combine_chunks()
     if not len(seen):
         return gate
@@ -136,19 +133,16 @@ def _arrange(block: pa.Table, task: str) -> pa.Table:
 
 def _copy(table: pa.Table, choose: Callable[[pa.Table, int], pa.Table]) -> pa.Table:
     """Return what `choose` makes of each block of a table and the place of its first row."""
-    file = TableFile()
-    for number, block in enumerate(split_blocks(table)):
-        file.append(choose(block, number * BLOCK_ROWS))
-    copied = file.read()
+    copied = store_tables(choose(block, start) for start, block in split_blocks(table))
     return copied if copied.num_rows else table.slice(0, 0)
 
 
 def _drop_repeated(table: pa.Table) -> pa.Table:
     """Keep the first row of each record_id: a producer's duplicate with another time is another row in the store."""
     hashes = allocate((table.num_rows,), np.uint64)
-    for number, block in enumerate(split_blocks(table)):
+    for start, block in split_blocks(table):
         ids = TextColumn.of_arrow(block["record_id"].combine_chunks())
-        hashes[number * BLOCK_ROWS :][: len(ids)] = ids.hash(np.zeros(len(ids), np.uint64))
+        hashes[start : start + len(ids)] = ids.hash(np.zeros(len(ids), np.uint64))
     repeated = _find_repeated(hashes)
     if not len(repeated):
         return table

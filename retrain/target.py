@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from retrain.disk import BLOCK_ROWS, allocate, split_blocks
+from retrain.disk import allocate, split_blocks
 from retrain.spread import measure_spread
 
 Task = Literal["binary", "multiclass", "regression"]
@@ -63,13 +63,13 @@ class Target(msgspec.Struct, frozen=True):
         """Turn labels into what the loss reads: 0 and 1, class numbers, or standardised values."""
         encoded = allocate((len(labels),), np.int64 if self.task == "multiclass" else np.float32)
         code_of = {name: code for code, name in enumerate(self.classes)}
-        for number, block in enumerate(split_blocks(labels)):
+        for start, block in split_blocks(labels):
             values: Any = block.to_numpy(zero_copy_only=False)
             if self.task == "multiclass":
                 values = [code_of[label] for label in values.tolist()]
             elif self.task == "regression":
                 values = (values - self.mean) / self.scale
-            encoded[number * BLOCK_ROWS :][: len(block)] = values
+            encoded[start : start + len(block)] = values
         return encoded
 
     def compute_loss(self, outputs: Tensor, truth: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def fit_target(
 def _count_classes(task: Task, labels: Labels) -> tuple[list[Any], NDArray[np.int64]]:
     """Return the classes in their order, and how many rows each has."""
     num_rows: Counter[Any] = Counter()
-    for block in split_blocks(labels):
+    for _, block in split_blocks(labels):
         found = pc.value_counts(block)
         num_rows.update(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
         strange = sorted(set(num_rows) - {0.0, 1.0}) if task == "binary" else []
@@ -154,7 +154,7 @@ def _count_classes(task: Task, labels: Labels) -> tuple[list[Any], NDArray[np.in
 
 def _fit_regression(labels: Labels) -> Target:
     lowest, highest = pc.min_max(labels).as_py().values()
-    spread = measure_spread(lambda: (block.to_numpy(zero_copy_only=False) for block in split_blocks(labels)))
+    spread = measure_spread(lambda: (block.to_numpy(zero_copy_only=False) for _, block in split_blocks(labels)))
     if spread is None or lowest == highest:
         raise UnfitLabelsError("all training labels are equal; there is nothing to learn")
     scale = spread.sd if math.isfinite(spread.sd) and spread.sd > 0 else 1.0

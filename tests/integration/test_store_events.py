@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from schemas.columns import EventColumns
 from schemas.connections import ClickHouseConnection
 from schemas.texts import TextColumn
+from store import event_reads
 from store.client import ClickHouse
 from store.event_reads import read_labelled, read_training_rows, read_window
 from store.events import event_rows, insert_event_rows, insert_events
@@ -184,11 +186,41 @@ def test_training_rows_take_features_once_and_in_time_order(ch: ClickHouse) -> N
     )
     insert_events(ch, _predictions("train", "2", ["a"], [START_MS + 5], [3]), "predictions", TOPIC_ID, 0)
     insert_events(ch, _labels("train", ["a", "b", "zzz"], [1, 1, 1], [1, 2, 3], [1.0, 0.0, 1.0]), "labels", TOPIC_ID, 0)
-    rows = read_training_rows(ch, "train", START_MS, START_MS + HOUR_MS)
+    rows = read_rows(ch, "train")
     assert rows.column("record_id").to_pylist() == ["b", "a"]
     assert rows.column("f:amount").to_pylist() == [2.0, 1.0]
     insert_events(ch, _records("train", ["b"], [START_MS + 1], [99]), "records", TOPIC_ID, 0)
-    assert read_training_rows(ch, "train", START_MS, START_MS + HOUR_MS).column("f:amount").to_pylist() == [99.0]
+    assert read_rows(ch, "train").column("f:amount").to_pylist() == [99.0]
+
+
+def test_training_rows_do_not_depend_on_where_the_store_is_asked_in_parts(
+    ch: ClickHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of seven hours, some sent again in another hour, some by two versions."""
+    rng = np.random.default_rng(0)
+    at = START_MS + rng.integers(0, 7 * HOUR_MS, 200)
+    ids = [f"r{number}" for number in rng.integers(0, 120, 200)]
+    for version, part, first in (("1", slice(0, 150), 0), ("2", slice(100, 200), 150)):
+        offsets = list(range(first, first + part.stop - part.start))
+        rows = _predictions("parts", version, ids[part], at[part].tolist(), offsets)
+        insert_events(ch, rows, "predictions", TOPIC_ID, 0)
+    names = sorted(set(ids))
+    labels = _labels("parts", names, [1] * len(names), list(range(len(names))), [1.0] * len(names))
+    insert_events(ch, labels, "labels", TOPIC_ID, 0)
+    whole = read_rows(ch, "parts", 7 * HOUR_MS)
+    assert whole.num_rows > 120
+    order = list(zip(whole["ts"].to_pylist(), whole["record_id"].to_pylist(), strict=True))
+    assert order == sorted(order)
+    for num_rows in (1, 40, 90):
+        monkeypatch.setattr(event_reads, "_SLICE_ROWS", num_rows)
+        asked = list(read_training_rows(ch, "parts", START_MS, START_MS + 7 * HOUR_MS))
+        assert len(asked) > 1
+        pd.testing.assert_frame_equal(pa.concat_tables(asked).to_pandas(), whole.to_pandas())
+
+
+def read_rows(ch: ClickHouse, model: str, span_ms: int = HOUR_MS) -> pa.Table:
+    blocks = list(read_training_rows(ch, model, START_MS, START_MS + span_ms))
+    return pa.concat_tables(blocks, promote_options="default")
 
 
 def test_training_rows_are_joined_from_the_blocks_in_which_they_come(ch: ClickHouse) -> None:
@@ -200,7 +232,7 @@ def test_training_rows_are_joined_from_the_blocks_in_which_they_come(ch: ClickHo
     insert_events(ch, records, "records", TOPIC_ID, 0)
     places = list(range(num_rows))
     insert_events(ch, _labels("blocks", ids, at, places, [float(row % 2) for row in places]), "labels", TOPIC_ID, 0)
-    rows = read_training_rows(ch, "blocks", START_MS, START_MS + HOUR_MS)
+    rows = read_rows(ch, "blocks")
     assert rows["record_id"].num_chunks > 1
     assert rows["record_id"].to_pylist() == ids
     assert rows["f:amount"].to_pylist() == places
@@ -208,7 +240,7 @@ def test_training_rows_are_joined_from_the_blocks_in_which_they_come(ch: ClickHo
     early = rows["f:early"].to_pandas()
     assert early.notna().sum() == 100
     assert (early[:100] == 7.0).all()
-    assert read_training_rows(ch, "blocks", 0, 1).num_rows == 0
+    assert sum(block.num_rows for block in read_training_rows(ch, "blocks", 0, 1)) == 0
 
 
 def test_blocks_of_several_models_and_partitions_go_in_one_insert(ch: ClickHouse) -> None:

@@ -40,7 +40,7 @@ def main() -> None:
     target = fit_target("binary", labels)
     network = configure_network("mlp", preprocessing, target)
     data = TrainingRows.load(preprocessing.encode(rows), target.encode(labels), torch.device("cpu"))
-    limits.limit_memory(ResourceSpec(memory_bytes=limits._read_private_bytes() + ROOM_BYTES))
+    limits.limit_memory(ResourceSpec(memory_bytes=limits._read_status_bytes("VmData") + ROOM_BYTES))
     told: list[tuple[int, str]] = []
     config = TrainingConfig(seed=0, batch_rows=NUM_ROWS, max_epochs=8, patience_epochs=None)
     (_, num_epochs), used = train_within_memory(
