@@ -33,6 +33,7 @@ from store.subscriptions import (
     list_subscriptions,
     read_finished_webhooks,
     read_opened_at,
+    read_worst_severity,
 )
 
 log = logging.getLogger(__name__)
@@ -160,12 +161,12 @@ class Notifier:
 
     def _send(self, told: list[Told]) -> None:
         """Hand state changes to the receivers; asks the store for all it needs before it does anything."""
+        worst = [(one, read_worst_severity(self._ch, one.alert)) for one in told if one.alert.state in TOLD]
         wanted = [
             (one, subscription, webhook_id(one.alert.transition_id, subscription.name))
-            for one in told
-            if one.alert.state in TOLD
+            for one, severity in worst
             for subscription in self._subscriptions
-            if subscription.wants(one.alert.model, one.alert.severity)
+            if subscription.wants(one.alert.model, severity)
         ]
         finished = read_finished_webhooks(self._ch, [name for _, _, name in wanted]) if wanted else set()
         opened = {

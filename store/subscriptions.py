@@ -9,6 +9,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from schemas.errors import ConfigurationError
+from schemas.events import Alert
 from store.client import ClickHouse
 
 SEVERITIES = ("info", "low", "high", "critical")
@@ -147,6 +148,16 @@ def read_opened_at(ch: ClickHouse, model: str, alert_id: str) -> int | None:
     )
     opened_at, num_rows = rows[0]
     return int(opened_at) if num_rows else None
+
+
+def read_worst_severity(ch: ClickHouse, alert: Alert) -> str:
+    """The worst severity that an alert was told with until this state change: who was told of it is told the rest."""
+    rows = ch.query(
+        "SELECT DISTINCT severity FROM alerts FINAL WHERE model = {model:String} AND alert_id = {alert_id:String} "
+        "AND state = 'firing' AND at <= fromUnixTimestamp64Milli({at:Int64}, 'UTC')",
+        {"model": alert.model, "alert_id": alert.alert_id, "at": alert.at},
+    )
+    return max([alert.severity, *(str(severity) for (severity,) in rows)], key=SEVERITIES.index)
 
 
 def _check_secret(secret: str | None) -> None:

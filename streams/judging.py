@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -36,11 +35,12 @@ from streams.announcing import Announcer
 from streams.asking import Requester
 from streams.evidence import list_explained, list_limits, list_tested
 from streams.explaining import Explanation
-from streams.logic.alerts import Decision, Observation, Standing, Transition, advance
+from streams.logic.alerts import AGAIN, Decision, Observation, Standing, Transition, advance
+from streams.logic.assessing import find_news
 from streams.logic.drift_decisions import Window, decide_windows, group_by_window
 from streams.logic.freshness import RULE as FRESHNESS
 from streams.logic.policy import name_rules
-from streams.logic.verdicts import HarmVerdict, choose_headline, judge_harm
+from streams.logic.verdicts import JudgedWindow, choose_headline, judge_harm
 from streams.outlet import Outlet
 from streams.wording import describe_drift, describe_fairness, describe_harm
 
@@ -61,16 +61,6 @@ class Roles(Protocol):
     """Who has which role at an event time; as new as its owner keeps it."""
 
     def at(self, model: str, ts_ms: int) -> RoleMap | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class JudgedWindow:
-    """One window's verdict on the version that speaks for it."""
-
-    window_start: int
-    window_end: int
-    model_version: str
-    verdict: HarmVerdict
 
 
 class Judge:
@@ -210,14 +200,15 @@ class Judge:
             transitions = advance([each.observation for each in decided], _stand(standing), rule.for_)
             if not segment:
                 _note_decided(judged_to, name, [each.observation for each in decided])
-            if standing is not None and not segment and (update := _find_assessment(standing, windows)):
-                transitions = [update, *transitions]
+            if standing is not None and not segment and (news := find_news(standing, windows)):
+                transitions = [news, *transitions]
             for transition in transitions:
                 window = (transition.window_start, transition.window_end)
                 reading, judged = readings.get(window), windows.get(window)
                 # Before the rows are stored there is nothing to explain with, and nothing known of harm.
                 is_known = transition.state == "firing" and not segment and judged is not None
-                explained = self._explain_window(history, transition) if is_known else []
+                is_over = transition.cause == "relieved"
+                explained = self._explain_window(history, transition) if is_known and not is_over else []
                 alerts.append(
                     self._make_drift_alert(spec, name, rule, segment, transition, standing, reading, judged, explained)
                 )
@@ -267,7 +258,7 @@ class Judge:
             value=row.value if row else None,
             threshold=row.threshold if row else None,
             harm=verdict.harm if verdict else None,
-            reason=describe_drift(spec, transition, row, verdict, explained),
+            reason=describe_drift(spec, transition, row, judged, explained),
             evidence=list_tested(row) | list_explained(explained),
         )
 
@@ -325,7 +316,7 @@ class Judge:
             alert_id=name,
             transition_id=identity.transition_id(
                 name,
-                "assessed" if transition.cause == "assessed" else transition.state,
+                transition.cause if transition.cause in AGAIN else transition.state,
                 transition.window_start,
                 transition.revision,
             ),
@@ -380,32 +371,6 @@ def _stand(last: LastAlert | None) -> Standing | None:
             "window_start": last.window_start,
         },
         Standing,
-    )
-
-
-def _find_assessment(standing: LastAlert, windows: Mapping[Window, JudgedWindow]) -> Transition | None:
-    """Say once more that drift fires, when it is first known whether it hurts."""
-    if standing.state != "firing" or standing.harm is not None:
-        return None
-    known = [
-        each
-        for each in windows.values()
-        if each.window_start >= standing.first_window_start
-        and each.verdict.decision != "unknown"
-        and each.verdict.harm is not None
-        and each.verdict.reading is not None
-    ]
-    if not known:
-        return None
-    first = min(known, key=lambda each: each.window_start)
-    assert first.verdict.reading is not None
-    return Transition(
-        "firing",
-        standing.first_window_start,
-        first.window_start,
-        first.window_end,
-        first.verdict.reading.revision,
-        "assessed",
     )
 
 

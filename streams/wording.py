@@ -13,7 +13,7 @@ from store.measurements import DriftRow, FairnessRow
 from streams.explaining import Explanation
 from streams.logic.alerts import Transition
 from streams.logic.freshness import AgeLimit, Change
-from streams.logic.verdicts import HarmVerdict
+from streams.logic.verdicts import HarmVerdict, JudgedWindow
 
 _NAMES = {
     "roc_auc": "ROC AUC",
@@ -86,11 +86,14 @@ def describe_drift(
     spec: ModelSpec,
     transition: Transition,
     reading: DriftRow | None,
-    harm: HarmVerdict | None,
+    judged: JudgedWindow | None,
     explanations: Sequence[Explanation],
 ) -> str:
     """Say why an alert of drift changed its state, and whether the drift hurts the primary metric."""
     metric = spec.performance.metrics[0]
+    if transition.cause == "relieved" and judged is not None:
+        return f"this drift goes on; {_describe_relief(metric, judged)}"
+    harm = None if judged is None else judged.verdict
     effect = "; ".join([_describe_effect(harm), *_describe_blame(metric, explanations)])
     if transition.cause == "assessed":
         return f"this drift goes on; {effect}"
@@ -153,6 +156,16 @@ def _describe_blame(metric: str, explanations: Sequence[Explanation]) -> list[st
         return []
     name, harm = name_metric(metric), format_value(worst.harm)
     return [f"if only {worst.feature} had changed so, {name} of the reference would be {harm} worse"]
+
+
+def _describe_relief(metric: str, judged: JudgedWindow) -> str:
+    reading = judged.verdict.reading
+    assert reading is not None, "it was decided"
+    how = "realized" if reading.kind == "performance" else "estimated"
+    return (
+        f"version {judged.model_version} has made up for it: {how} {name_metric(metric)} {format_value(reading.value)} "
+        f"is within the limit {format_value(judged.verdict.threshold)}"
+    )
 
 
 def _describe_effect(harm: HarmVerdict | None) -> str:

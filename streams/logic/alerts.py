@@ -13,7 +13,10 @@ from typing import Literal
 
 Decision = Literal["alert", "ok", "unknown"]
 State = Literal["pending", "firing", "resolved"]
-Cause = Literal["run", "recovered", "restated", "assessed"]
+Cause = Literal["run", "recovered", "restated", "assessed", "relieved"]
+
+# No changes of state: what fires is told again with what has become known of it, or no longer holds.
+AGAIN = ("assessed", "relieved")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Standing:
 class Transition:
     """One state change to announce; `cause` says why: a run of bad windows, a good window, or a restatement.
 
-    `assessed` is no change of state: what fires is told again with what has become known of it.
+    The causes in `AGAIN` are no change of state.
     """
 
     state: State

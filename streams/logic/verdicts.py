@@ -25,6 +25,16 @@ class HarmVerdict:
     harm: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class JudgedWindow:
+    """One window's verdict on the version that speaks for it."""
+
+    window_start: int
+    window_end: int
+    model_version: str
+    verdict: HarmVerdict
+
+
 # Statuses of measurements from which nothing is decided.
 _UNDECIDED = frozenset({"partial", "too_few_rows", "no_reference"})
 
