@@ -1,4 +1,4 @@
-"""What becomes of a version: its shadow period, its rollback, and roles named by hand. On real processes."""
+"""What becomes of a version: its shadow period, and roles named by hand. On real processes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from click.testing import CliRunner
 
 from driftloop.cli import driftloop
 from schemas.clock import SystemClock
-from schemas.events import Alert, Measurement, RoleMap, decode_event
+from schemas.events import Measurement, RoleMap
 from schemas.spec import PromoteSpec, RetrainSpec, RollbackSpec
 from store.events import insert_events
-from store.log import TopicReader, publish_roles
+from store.log import publish_roles
 from store.measurements import insert_measurements
 from tests.retraining import (  # noqa: F401 - fixtures
     HARMED,
@@ -40,7 +40,6 @@ from tests.roles_watch import RoleWatch, watching_roles
 pytestmark = pytest.mark.timeout(900)
 
 GATE = HARMED + 1
-BACK = GATE + 3  # from here on the promoted version is wrong
 
 
 def squash(values: np.ndarray) -> np.ndarray:
@@ -112,64 +111,6 @@ def train_first(world: World) -> str:
     job_id = world.request()
     wait_until(lambda: world.job(job_id).get("state") in ("promoted", "accepted"), 300, "the job to end")
     return job_id
-
-
-def read_alerts(world: World) -> list[Alert]:
-    reader = TopicReader(world.runtime.kafka, world.runtime.topics("alerts"))
-    found = [decode_event(Alert, message.value or b"") for message in reader.read_to_end(20)]
-    reader.close()
-    return found
-
-
-def test_promotion_that_reality_contradicts_is_rolled_back_and_told(
-    world: World, start: START, watch: RoleWatch
-) -> None:
-    world = dataclasses.replace(world, rows=partial(turn_back, first=BACK))
-    for role in ("train", "score", "sink"):
-        start(role)
-    train_first(world)
-    assert watch.champions(world.model) == ["1"]
-
-    # Windows in which the promise is kept change nothing, nor does a single bad one.
-    for number in (GATE + 1, GATE + 2, BACK):
-        live(world, number, ("1",))
-    assert not world.ch.query("SELECT 1 FROM alerts WHERE rule = 'rollback'")
-    live(world, BACK + 1, ("1",))
-    wait_until(lambda: watch.champions(world.model) == ["1", "external"], 90, "the rollback")
-    role_map = watch.maps[-1]
-    assert role_map.roles == {"champion": "external", "retired": "1"}
-    assert role_map.cause == "rollback"
-    assert role_map.reason.startswith("version 1 is rolled back to external: in 2 windows in a row")
-    bad = [START_MS + (BACK + step) * SIZE_MS for step in (0, 1)]
-    assert role_map.evidence["windows"] == bad
-
-    # The alert is stored and sent, once.
-    wait_until(lambda: len(read_alerts(world)) == 1, 30, "the alert")
-    (fired,) = read_alerts(world)
-    assert (fired.rule, fired.state, fired.severity, fired.model_version) == ("rollback", "firing", "high", "1")
-    assert fired.reason == role_map.reason
-    assert fired.value is not None
-    assert fired.threshold is not None
-    assert fired.value < 0.5 < 0.8 < fired.threshold
-    assert (fired.window_start, fired.window_end) == (bad[1], bad[1] + SIZE_MS)
-    open_alerts = "SELECT rule, severity FROM open_alerts"
-    assert world.ch.query(open_alerts) == [("rollback", "high")]
-
-    # Another trainer that starts now has nothing to decide and nothing new to tell.
-    start("train", "train-1")
-
-    # The version that came back does well: the alert is over.
-    live(world, BACK + 2, ())
-    measure(world, BACK + 2, "performance", "roc_auc", 0.88, "external")
-    wait_until(lambda: not world.ch.query(open_alerts), 60, "the alert to be resolved")
-    wait_until(lambda: read_alerts(world)[-1].state == "resolved", 30, "the log to say so")
-    told = read_alerts(world)
-    assert {each.alert_id for each in told} == {fired.alert_id}
-    assert len({each.transition_id for each in told}) == 2
-    assert "version external is within its limits again" in told[-1].reason
-    assert watch.champions(world.model) == ["1", "external"]
-    # The retired version is scored no longer.
-    assert count_scored(world, "1", START_MS + (BACK + 2) * SIZE_MS) == 0
 
 
 @pytest.mark.parametrize(("is_good", "champion"), [(True, "1"), (False, "external")], ids=["not worse", "worse"])
