@@ -41,11 +41,16 @@ def compute_calibration_error(chances: Floats, scores: Floats) -> float:
     if not len(scores):
         return math.nan
     order = np.lexsort((chances, scores))
-    score, gaps = scores[order], scores[order] - chances[order]
-    firsts = np.searchsorted(score, np.arange(NUM_CALIBRATION_BINS) / NUM_CALIBRATION_BINS, side="left")
-    firsts[0] = 0
-    sums = np.diff(np.append(0.0, np.cumsum(gaps))[np.append(firsts, len(gaps))])
+    sums = sum_bins(scores[order], scores[order] - chances[order])
     return float(np.abs(sums).sum()) / len(scores)
+
+
+def sum_bins(ordered: Floats, values: Floats) -> Floats:
+    """Return the sum of the values in each bin of the calibration error; rows ascend by score."""
+    firsts = np.searchsorted(ordered, np.arange(NUM_CALIBRATION_BINS) / NUM_CALIBRATION_BINS, side="left")
+    firsts[0] = 0
+    sums: Floats = np.diff(np.append(0.0, np.cumsum(values))[np.append(firsts, len(values))])
+    return sums
 
 
 def place_rows(chances: Floats, scores: Floats) -> tuple[Floats, Floats]:

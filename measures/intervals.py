@@ -15,12 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from measures.chances import place_rows
+from measures.chances import place_rows, sum_bins
 
 Floats = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 _Z = float(special.ndtri(0.5 + CONFIDENCE / 2.0))
+
+# Mean, variance and third cumulant of |x|, x standard normal.
+_HALF_NORMAL = (math.sqrt(2.0 / math.pi), 1.0 - 2.0 / math.pi, math.sqrt(2.0 / math.pi) * (4.0 / math.pi - 1.0))
+# A bin that is so many standard deviations off has the other sign by chance in at most one of 700 windows.
+_SURELY_OFF = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,39 @@ def bound_roc_auc(chances: Floats, scores: Floats) -> Interval:
     variance = float(np.sort(chances * (above - area) ** 2).sum()) / (num_positive * (num_positive - 1.0))
     variance += float(np.sort((1.0 - chances) * (below - area) ** 2).sum()) / (num_negative * (num_negative - 1.0))
     return bound_unit(area, math.sqrt(variance), min(num_positive, num_negative))
+
+
+def bound_calibration_error(labels: Floats, scores: Floats) -> Interval:
+    """Give the interval of the calibration error that so scored rows have in these bins, of labels 0 and 1.
+
+    Let D_b be the mean gap (score - label) of a bin times its share of rows, ε_b what chance adds to it, σ_b² the
+    variance of that. The error E = Σ |D_b| is measured as Σ |D_b + ε_b|, which is too large by chance. Above it,
+    |D + ε| ≥ |D| + sign(D) ε: what E exceeds the measured value by is at most a mean of independent gaps, signed by
+    their bins, with the variance (mean square gap - E²) / n. Below it, |D + ε| ≤ |D| + |ε|, and = |D| + sign(D) ε where
+    chance has not turned the sign, as it has not where |D + ε| > 3 σ: what the value exceeds E by is at most a sum of
+    half normal and, of such bins, normal variables, whose quantile is Cornish and Fisher's with three cumulants. Both
+    hold whatever the model is, so the interval is rather wide; at a measured value near what chance makes of 0 it
+    reaches down to 0. σ_b² is taken from the gaps, and from the scores where these say more: a few rows without
+    positives would look certain.
+    """
+    num_rows = len(scores)
+    if num_rows < 2:
+        return UNKNOWN
+    order = np.lexsort((labels, scores))
+    score, gap = scores[order], scores[order] - labels[order]
+    means = np.abs(sum_bins(score, gap)) / num_rows
+    squares = np.maximum(sum_bins(score, gap**2), sum_bins(score, score * (1.0 - score))) / num_rows
+    variances = np.maximum(0.0, squares - means**2) / num_rows
+    value = float(means.sum())
+    error = math.sqrt(max(0.0, float(squares.sum()) - value**2) / num_rows)
+    is_off = means > _SURELY_OFF * np.sqrt(variances)
+    spreads = np.sqrt(np.where(is_off, 0.0, variances))
+    variance = float(variances[is_off].sum() + _HALF_NORMAL[1] * (spreads**2).sum())
+    excess = 0.0
+    if variance > 0.0:
+        skew = _HALF_NORMAL[2] * float((spreads**3).sum()) / variance**1.5
+        excess = _HALF_NORMAL[0] * float(spreads.sum()) + math.sqrt(variance) * (_Z + (_Z**2 - 1.0) * skew / 6.0)
+    return Interval(error, max(0.0, value - excess), min(1.0, value + _Z * error))
 
 
 def bound_counts(true_positives: float, false_positives: float, false_negatives: float) -> dict[str, Interval]:

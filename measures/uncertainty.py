@@ -1,7 +1,7 @@
 """How uncertain is each metric of a window: standard error and interval, by task.
 
-Owns which formula of `measures.intervals` a metric has, and which rows count. There is none for the calibration error,
-whose bias on few rows is larger than its spread.
+Owns which formula of `measures.intervals` a metric has, and which rows count. That of the calibration error is for
+labels alone: estimated from chances, it is not too large by chance as the one is that labels would show.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from measures.chances import compute_average_precision
 from measures.intervals import (
     UNKNOWN,
     Interval,
+    bound_calibration_error,
     bound_counts,
     bound_errors,
     bound_macro,
@@ -41,6 +42,8 @@ def bound_binary(
         predictions = complete_predictions(predictions, scores)
         known = ~(np.isnan(labels) | np.isnan(scores))
         found |= bound_scores(labels[known], scores[known], metrics)
+        if "calibration_error" in metrics:
+            found["calibration_error"] = bound_calibration_error(labels[known], scores[known])
     if predictions is not None:
         known = ~(np.isnan(labels) | np.isnan(predictions))
         found |= bound_predictions(labels[known], predictions[known] == 1)
@@ -111,6 +114,14 @@ def bound_multiclass(
             num_draws = spread * num_classes**2 / variance if variance > 0.0 else float(totals.min())
             found["pr_auc"] = bound_share(value, num_draws)
     return {metric: found.get(metric, UNKNOWN) for metric in metrics}
+
+
+def bound_largest_scores(labels: NDArray[np.int64], scores: Floats) -> Interval:
+    """Give the interval of a multiclass model's calibration error: of the largest score and whether it was right.
+
+    `labels` are the places of the classes among the columns of `scores` (rows, classes).
+    """
+    return bound_calibration_error((labels == scores.argmax(axis=1)).astype(np.float64), scores.max(axis=1))
 
 
 def bound_regression(labels: Floats, predictions: Floats | None, metrics: Sequence[str]) -> dict[str, Interval]:

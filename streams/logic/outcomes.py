@@ -14,7 +14,7 @@ from measures.estimate_classes import ClassEstimator
 from measures.intervals import Interval
 from measures.limits import Limits
 from measures.performance import measure_performance
-from measures.uncertainty import bound_binary, bound_multiclass, bound_regression
+from measures.uncertainty import bound_binary, bound_largest_scores, bound_multiclass, bound_regression
 from schemas.events import Measurement
 from schemas.spec import ModelSpec, PublishedSpec
 from streams.logic.loss_inputs import RowLossEstimator
@@ -134,12 +134,17 @@ def _bound_classes(rows: Rows, values: dict[str, float]) -> dict[str, Interval]:
     labels, predicted = labels[known], predicted[known]
     classes = scored + sorted({*labels.tolist(), *predicted.tolist()} - set(scored))
     place = {name: index for index, name in enumerate(classes)}
+    truth = np.array([place[name] for name in labels.tolist()], dtype=np.int64)
     chances = np.zeros((len(labels), len(classes)))
-    chances[np.arange(len(labels)), [place[name] for name in labels.tolist()]] = 1.0
+    chances[np.arange(len(labels)), truth] = 1.0
     codes = np.array([place[name] for name in predicted.tolist()], dtype=np.int64)
     if scores is not None and (len(classes) > len(scored) or np.isnan(scores[known]).any()):
         scores = None
-    return bound_multiclass(chances, codes, None if scores is None else scores[known], values, list(values))
+    scores = None if scores is None else scores[known]
+    found = bound_multiclass(chances, codes, scores, values, list(values))
+    if scores is not None and "calibration_error" in values:
+        found["calibration_error"] = bound_largest_scores(truth, scores)
+    return found
 
 
 def find_labelled(rows: Rows) -> npt.NDArray[np.bool_]:

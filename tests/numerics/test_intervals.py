@@ -14,9 +14,9 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from measures.chances import compute_average_precision, compute_calibration_error, place_rows
-from measures.intervals import bound_share
+from measures.intervals import bound_calibration_error, bound_share
 from measures.performance import compute_roc_auc, default_metrics, measure_performance
-from measures.uncertainty import bound_binary, bound_multiclass, bound_regression
+from measures.uncertainty import bound_binary, bound_largest_scores, bound_multiclass, bound_regression
 
 Floats = NDArray[np.float64]
 BINARY = default_metrics("binary")
@@ -69,16 +69,76 @@ def _hold(values: dict[str, float], intervals: dict[str, Any], truth: dict[str, 
 def test_intervals_of_binary_metrics_hold_the_truth_about_as_often_as_they_say() -> None:
     rng = np.random.default_rng(1)
     labels, scores = _draw_binary(rng, 400_000)
-    metrics = [each for each in BINARY if each != "calibration_error"]
-    truth = measure_performance("binary", labels, None, scores, metrics=metrics)
+    truth = measure_performance("binary", labels, None, scores, metrics=BINARY)
     counts: dict[str, int] = {}
     for _ in range(400):
         chosen = rng.integers(len(labels), size=400)
-        values = measure_performance("binary", labels[chosen], None, scores[chosen], metrics=metrics)
-        _hold(values, bound_binary(labels[chosen], None, scores[chosen], metrics), truth, counts)
+        values = measure_performance("binary", labels[chosen], None, scores[chosen], metrics=BINARY)
+        _hold(values, bound_binary(labels[chosen], None, scores[chosen], BINARY), truth, counts)
     # 400 at .95: 380 ± 4.4; the interval of the area under precision and recall is known to be wide or narrow by some.
     for metric, count in counts.items():
         assert count >= (356 if metric == "pr_auc" else 364), (metric, count)
+
+
+def _soften(scores: Floats, factor: float) -> Floats:
+    """Chances of a model that is so many times too sure of itself."""
+    logits = np.log(np.clip(scores, 1e-9, 1 - 1e-9) / np.clip(1 - scores, 1e-9, 1))
+    softened: Floats = 1.0 / (1.0 + np.exp(-logits / factor))
+    return softened
+
+
+# Scores, and the chances that their labels have: calibrated; one of ten bins off, little off and much; rare positives;
+# all scores in two bins; a model that waves about the truth, so that bins are off by as much as chance takes them.
+SCORED = {
+    "calibrated": lambda rng, n: (s := rng.random(n), s),
+    "one bin": lambda rng, n: (s := rng.random(n), np.where((s > 0.3) & (s < 0.4), s + 0.15, s)),
+    "too sure": lambda rng, n: (s := rng.beta(0.6, 0.9, n), _soften(s, 1.2)),
+    "much too sure": lambda rng, n: (s := rng.beta(0.6, 0.9, n), _soften(s, 3.0)),
+    "rare": lambda rng, n: (s := rng.beta(0.5, 20.0, n), s),
+    "rare, three times as often": lambda rng, n: (s := rng.beta(0.5, 20.0, n), np.clip(3.0 * s, 0.0, 1.0)),
+    "two bins": lambda rng, n: (s := np.clip(rng.normal(0.42, 0.03, n), 0.0, 1.0), s),
+    "two bins, off": lambda rng, n: (s := np.clip(rng.normal(0.42, 0.03, n), 0.0, 1.0), s + 0.02),
+    "waves": lambda rng, n: (s := rng.random(n), np.clip(s + 0.04 * np.sin(40.0 * s), 0.0, 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_the_interval_of_a_calibration_error_holds_it_however_well_a_model_is_calibrated(name: str) -> None:
+    rng = np.random.default_rng(6)
+    scores, chances = SCORED[name](rng, 400_000)
+    truth = compute_calibration_error(chances, scores)
+    for num_rows in (100, 400, 2000):
+        num_above = num_below = 0
+        widths, values, errors = [], [], []
+        for _ in range(400):
+            chosen = rng.integers(len(scores), size=num_rows)
+            labels = (rng.random(num_rows) < chances[chosen]).astype(float)
+            found = bound_calibration_error(labels, scores[chosen])
+            value = compute_calibration_error(labels, scores[chosen])
+            assert 0.0 <= found.lower <= value <= found.upper <= 1.0
+            num_above += found.lower > truth + 1e-12
+            num_below += found.upper < truth - 1e-12
+            widths.append(found.upper - found.lower)
+            values.append(value)
+            errors.append(found.error)
+        # 400 at .05: 20 ± 4.4.
+        assert num_above + num_below <= 33, (num_rows, num_above, num_below)
+        # No useless interval: a share of one half has one of 2 · 1.96 · .5 / √n.
+        assert np.mean(widths) < 1.5 * 1.96 / math.sqrt(num_rows), (num_rows, np.mean(widths))
+        assert np.mean(errors) > 0.9 * np.std(values), (num_rows, np.mean(errors), np.std(values))
+
+
+def test_the_interval_of_a_calibration_error_says_when_a_model_is_surely_off() -> None:
+    rng = np.random.default_rng(8)
+    scores = rng.random(5000)
+    labels = (rng.random(5000) < _soften(scores, 2.0)).astype(float)
+    assert bound_calibration_error(labels, scores).lower > 0.05
+    calibrated = (rng.random(5000) < scores).astype(float)
+    assert bound_calibration_error(calibrated, scores).lower == 0.0
+    assert compute_calibration_error(calibrated, scores) > 0.0
+    # Two rows of scores that are nearly certain are no proof.
+    few = bound_calibration_error(np.zeros(3), np.full(3, 0.02))
+    assert few.upper > 0.1
 
 
 def test_intervals_of_regression_metrics_hold_the_truth() -> None:
@@ -105,7 +165,7 @@ def test_intervals_of_multiclass_metrics_hold_the_truth() -> None:
     rng = np.random.default_rng(3)
     names = np.array(["a", "b", "c"], dtype=object)
     index, scores = _draw_classes(rng, 200_000)
-    metrics = [each for each in default_metrics("multiclass") if each != "calibration_error"]
+    metrics = default_metrics("multiclass")
     truth = measure_performance("multiclass", names[index], None, scores, tuple(names), metrics)
     counts: dict[str, int] = {}
     errors = []
@@ -114,6 +174,7 @@ def test_intervals_of_multiclass_metrics_hold_the_truth() -> None:
         values = measure_performance("multiclass", names[index[chosen]], None, scores[chosen], tuple(names), metrics)
         chances = np.eye(3)[index[chosen]]
         found = bound_multiclass(chances, scores[chosen].argmax(axis=1), scores[chosen], values, metrics)
+        found["calibration_error"] = bound_largest_scores(index[chosen], scores[chosen])
         _hold(values, found, truth, counts)
         errors.append([found["f1"].error, values["f1"], found["roc_auc"].error, values["roc_auc"]])
     for metric, count in counts.items():
