@@ -7,7 +7,6 @@ must not look at the gate rows, nor judge the challenger.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -20,18 +19,11 @@ from numpy.typing import NDArray
 
 from measures.performance import measure_performance
 from retrain.champion import arrange_challenger
-from retrain.halving import train_within_memory
-from retrain.network import configure_network
-from retrain.preprocessing import fit_preprocessing
+from retrain.learner import Learner
 from retrain.snapshot import Snapshot
-from retrain.target import Task, UnfitLabelsError, fit_target
-from retrain.tensors import TrainingRows
+from retrain.target import Task, UnfitLabelsError
 from retrain.trained_model import Choice, TrainedModel
-from retrain.training import configure_training, train_network
-from retrain.warm_start import choose_weights
-from schemas.spec import DataSpec, ModelSpec, RetrainSpec
-
-log = logging.getLogger(__name__)
+from schemas.spec import DataSpec
 
 # Candidates are compared on the last tenth of the rows from after the change; on fewer rows chance would choose.
 _VALIDATION_SHARE = 0.1
@@ -42,9 +34,9 @@ _MIN_OLDER_ROWS = 100
 _LOSS: dict[Task, str] = {"binary": "log_loss", "multiclass": "log_loss", "regression": "mae"}
 _LOSS_WORDS = {"log_loss": "log loss", "mae": "mean absolute error"}
 
-# Trains on some rows and gives the loss on others: log loss, or mean absolute error of a regression; infinite where
-# the rows cannot be learnt from.
-Measure = Callable[[Snapshot, Snapshot], float]
+# Trains on some rows, under a name, and gives the loss on others: log loss, or mean absolute error of a regression;
+# infinite where the rows cannot be learnt from.
+Measure = Callable[[str, Snapshot, Snapshot], float]
 
 
 def choose_rows(
@@ -88,8 +80,8 @@ def _compare(
     validation = train.slice(cut, train.num_rows)
     newer, tried = _take_after(train, num_before, cut, data.replay, seed)
     losses = {
-        "all": measure(train.slice(0, cut), validation),
-        "after_change": measure(newer, validation),
+        "all": measure("all", train.slice(0, cut), validation),
+        "after_change": measure("after_change", newer, validation),
     }
     chosen, choice, what = train, Choice(num_rows=train.num_rows), "all training rows"
     # Of equals all rows: more of the world is in them.
@@ -116,7 +108,7 @@ def cross_validate(rows: Snapshot, num_folds: int, task: Task, measure: Measure)
     loss = _LOSS[task]
     found = {}
     for fold, (start, end) in enumerate(pairwise(edges[1:]), start=1):
-        value = measure(rows.slice(0, start), rows.slice(start, end))
+        value = measure(f"fold_{fold}", rows.slice(0, start), rows.slice(start, end))
         if math.isfinite(value):
             found[f"fold_{fold}_{loss}"] = value
     if found:
@@ -124,16 +116,15 @@ def cross_validate(rows: Snapshot, num_folds: int, task: Task, measure: Measure)
     return found
 
 
-def make_measure(spec: ModelSpec, seed: int, device: object, champion: TrainedModel | str, version: str) -> Measure:
-    """Give what trains as the job does, on the job's device, and measures."""
-    settings = spec.retrain or RetrainSpec()
+def make_measure(learner: Learner, task: Task) -> Measure:
+    """Give what trains as the job does, and measures."""
 
-    def measure(rows: Snapshot, validation: Snapshot) -> float:
+    def measure(name: str, rows: Snapshot, validation: Snapshot) -> float:
         try:
-            model = _fit(spec, settings, rows, seed, device, champion, version)
+            learnt = learner.train(learner.prepare(name, rows))
         except (UnfitLabelsError, ArithmeticError):
             return math.inf
-        return measure_loss(model, validation, spec.task)
+        return measure_loss(learnt.model, validation, task)
 
     return measure
 
@@ -151,31 +142,6 @@ def measure_loss(model: TrainedModel, rows: Snapshot, task: Task) -> float:
             "log_loss"
         ]
     return value if math.isfinite(value) else math.inf
-
-
-def _fit(
-    spec: ModelSpec,
-    settings: RetrainSpec,
-    rows: Snapshot,
-    seed: int,
-    device: object,
-    champion: TrainedModel | str,
-    version: str,
-) -> TrainedModel:
-    before = None if isinstance(champion, str) else champion
-    features = rows.read_features()
-    preprocessing = fit_preprocessing(features, spec.features, before.preprocessing if before else None)
-    target = fit_target(spec.task, rows.labels, settings.training.class_weights, before.target if before else None)
-    network = configure_network(settings.architecture, preprocessing, target)
-    config = configure_training(rows.num_rows, seed, network, settings.training)
-    weights = choose_weights(before, version, network, target).weights if before else {}
-    encoded = TrainingRows.load(preprocessing.encode(features), target.encode(rows.labels), device)  # type: ignore[arg-type]
-    (trained, _), _ = train_within_memory(
-        lambda config: train_network(network, target, encoded, config, lambda _: None, weights),
-        config,
-        lambda config, reason: log.info("memory was short (%s): %d rows a step", reason, config.batch_rows),
-    )
-    return TrainedModel(trained, network, preprocessing, target)
 
 
 def _take_after(train: Snapshot, num_before: int, end: int, replay: float, seed: int) -> tuple[Snapshot, Choice]:

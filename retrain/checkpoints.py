@@ -56,9 +56,12 @@ class Checkpoints:
         """Tell whether saving now keeps within its share of the time."""
         return self._clock_s() - self._saved_s >= self._cost_s / _SHARE_MAX
 
-    def save(self, make: Callable[[], Checkpoint]) -> None:
-        """Save a checkpoint if one is due; without it the job is only slower to repeat, so a full disk is no error."""
-        if not self.is_due():
+    def save(self, make: Callable[[], Checkpoint], *, always: bool = False) -> None:
+        """Save a checkpoint if one is due, or `always`.
+
+        Without it the job is only slower to repeat, so a full disk is no error.
+        """
+        if not always and not self.is_due():
             return
         begun_s = self._clock_s()
         checkpoint = make()

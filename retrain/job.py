@@ -21,7 +21,7 @@ import msgspec
 import torch
 
 from retrain.evaluation import evaluate_challenger
-from retrain.fitting import Fitting, Report
+from retrain.fitting import Fitting
 from retrain.joint_training import end_training, follow
 from retrain.limits import MemoryWatch, is_out_of_memory, limit_memory, measure_cpu_s
 from retrain.order import (
@@ -30,6 +30,7 @@ from retrain.order import (
     JobOrder,
     JobReport,
     JobUnfit,
+    Report,
     ResourcesUsed,
     decode_order,
     describe_report,
@@ -39,10 +40,8 @@ from retrain.ranks import ALONE, Ranks
 from retrain.snapshot import Snapshot, guard_against_leaks, take_snapshot
 from retrain.storing import store_challenger
 from retrain.target import UnfitLabelsError
-from retrain.trained_model import (
-    TrainedModel,
-    save_weights,
-)
+from retrain.trained_model import TrainedModel, save_weights
+from retrain.training import DivergedError
 from retrain.warm_start import find_champion
 from schemas.clock import Clock, SystemClock
 from schemas.errors import ConfigurationError, Retryable
@@ -68,10 +67,9 @@ def run_job(order: JobOrder, report: Report, clock: Clock, ranks: Ranks = ALONE)
         train, gate = _take_snapshots(ch, order)
         fitting = Fitting(order, train, gate, report, clock, ranks)
         del train  # once encoded, the rows are gone
-        start = _find_start(ch, order)
-        fitting.choose(start)
-        fitting.run(start)
-        weights = save_weights(fitting.network)
+        fitting.choose(_find_start(ch, order))
+        fitting.run()
+        weights = save_weights(fitting.model.network)
         size_bytes = len(weights) + len(msgspec.json.encode(fitting.preprocessing))
         found = evaluate_challenger(ch, order, gate, fitting.model, size_bytes, clock)
         return store_challenger(ch, order, fitting, weights, gate, found)
@@ -140,7 +138,7 @@ def _run_limited(order: JobOrder, ranks: Ranks) -> JobReport:
         limit_memory(resources)
         ranks.take_gpu(resources.accelerator)
         return run_job(order, _print, SystemClock(), ranks)
-    except (UnfitLabelsError, ConfigurationError) as error:
+    except (UnfitLabelsError, ConfigurationError, DivergedError) as error:
         return JobUnfit(reason=str(error))
     except Retryable as error:
         return JobInterrupted(reason=str(error))

@@ -1,28 +1,32 @@
 """How the leader has all processes of a job train the same network: what it sends, and how the others follow.
 
-Owns the message. The leader calls `lead_training` and then trains as it would alone; the others are in `follow` for all
+Owns the message. The leader calls `train_jointly`, which trains as it would alone; the others are in `follow` for all
 their lives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from retrain.checkpoints import Checkpoint
+from retrain.checkpoints import Checkpoint, Checkpoints
 from retrain.device import choose_device, hold_gpu_memory, pin_threads, repeatable
 from retrain.disk import allocate
 from retrain.network import NetworkConfig
-from retrain.ranks import Ranks
+from retrain.ranks import Ranks, ShortMemoryError
 from retrain.target import Target
 from retrain.tensors import Inputs, TrainingRows
-from retrain.training import TrainingConfig, train_network
+from retrain.training import DivergedError, EpochMeasured, TrainingConfig, train_network
 from schemas.errors import ConfigurationError
 from schemas.spec import ResourceSpec
+
+# What is known from a sum, so that all processes leave a training at the same step.
+FAILED_TOGETHER = (ShortMemoryError, DivergedError)
 
 
 class _TensorHead(msgspec.Struct, frozen=True):
@@ -42,19 +46,41 @@ class _Call(msgspec.Struct, frozen=True, kw_only=True):
     is_resident: bool
 
 
-def lead_training(
+def train_jointly(
+    ranks: Ranks,
+    network: NetworkConfig,
+    target: Target,
+    rows: TrainingRows,
+    training: TrainingConfig,
+    report: Callable[[EpochMeasured], None],
+    weights: Mapping[str, Tensor],
+    checkpoints: Checkpoints | None = None,
+) -> tuple[nn.Module, int]:
+    """Train as `train_network` does, with the other processes, where there are any.
+
+    ConfigurationError where they are still in the middle of an earlier training.
+    """
+    what = (network, target, rows, training)
+    _call_others(ranks, *what, weights, None if checkpoints is None else checkpoints.last)
+    try:
+        trained = train_network(*what, report, weights, checkpoints, ranks)
+    except FAILED_TOGETHER:
+        ranks.is_busy = False
+        raise
+    ranks.is_busy = False
+    return trained
+
+
+def _call_others(
     ranks: Ranks,
     network: NetworkConfig,
     target: Target,
     rows: TrainingRows,
     training: TrainingConfig,
     weights: Mapping[str, Tensor],
-    checkpoint: Checkpoint | None = None,
+    checkpoint: Checkpoint | None,
 ) -> None:
-    """Have the other processes train this with us, from a checkpoint if there is one; nothing where there are none.
-
-    ConfigurationError where they are still in the middle of an earlier training.
-    """
+    """Have the other processes train this with us, from a checkpoint if there is one; nothing where there are none."""
     if ranks.size == 1:
         return
     if ranks.is_busy:
@@ -99,22 +125,25 @@ def follow(ranks: Ranks, resources: ResourceSpec) -> None:
     pin_threads(ranks.divide(resources.cpus))
     hold_gpu_memory(device, resources.gpu_memory_bytes)
     while message := ranks.tell():
-        call = msgspec.json.decode(message, type=_Call)
-        tensors = {head.name: _make_room(head) for head in call.tensors}
-        for tensor in tensors.values():
-            ranks.send(tensor)
-        rows = _place_rows(tensors, device, call.is_resident)
-        weights = _take_prefixed(tensors, "weights.")
-        checkpoint = None
-        if call.checkpoint is not None:
-            checkpoint = Checkpoint(_take_prefixed(tensors, "checkpoint."), call.checkpoint)
-        what = (call.network, call.target, rows, call.training)
-        try:
-            with repeatable(call.training.deterministic):
-                train_network(*what, _ignore, weights, ranks=ranks, checkpoint=checkpoint)
-        except MemoryError:
-            # The leader has it too, and calls again with smaller batches, or ends.
-            continue
+        # In a function, so that the next one's rows do not lie beside the last one's.
+        with suppress(*FAILED_TOGETHER):  # the leader knows it too, and calls again, or ends
+            _follow_once(ranks, msgspec.json.decode(message, type=_Call), device)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _follow_once(ranks: Ranks, call: _Call, device: torch.device) -> None:
+    tensors = {head.name: _make_room(head) for head in call.tensors}
+    for tensor in tensors.values():
+        ranks.send(tensor)
+    rows = _place_rows(tensors, device, call.is_resident)
+    weights = _take_prefixed(tensors, "weights.")
+    checkpoint = None
+    if call.checkpoint is not None:
+        checkpoint = Checkpoint(_take_prefixed(tensors, "checkpoint."), call.checkpoint)
+    what = (call.network, call.target, rows, call.training)
+    with repeatable(call.training.deterministic):
+        train_network(*what, _ignore, weights, ranks=ranks, checkpoint=checkpoint)
 
 
 def _make_room(head: _TensorHead) -> Tensor:

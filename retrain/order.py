@@ -6,6 +6,7 @@ Owns the words between the two; it imports nothing heavy, so that the trainer st
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import msgspec
 
@@ -40,6 +41,10 @@ class JobOrder(msgspec.Struct, frozen=True, kw_only=True):
         return int.from_bytes(hashlib.sha256(f"{self.job_id}/{chosen}".encode()).digest()[:4]) >> 1
 
 
+# The name of the training that all the others of a job are for.
+CHALLENGER = "challenger"
+
+
 class Snapshotted(msgspec.Struct, frozen=True, kw_only=True, tag="snapshotted"):
     """The rows are read."""
 
@@ -61,8 +66,9 @@ class EpochTrained(msgspec.Struct, frozen=True, kw_only=True, tag="epoch"):
 
 
 class NetworkTrained(msgspec.Struct, frozen=True, kw_only=True, tag="trained"):
-    """The network is trained, on all rows."""
+    """A network is trained, on all its rows: the challenger, or a candidate that is only compared."""
 
+    training: str = CHALLENGER
     num_epochs: int
     seconds: float
 
@@ -70,6 +76,7 @@ class NetworkTrained(msgspec.Struct, frozen=True, kw_only=True, tag="trained"):
 class Resumed(msgspec.Struct, frozen=True, kw_only=True, tag="resumed"):
     """Training goes on from an earlier attempt's checkpoint: `search` finds the number of epochs, `final` uses it."""
 
+    training: str = CHALLENGER
     phase: str
     num_epochs: int
 
@@ -77,6 +84,7 @@ class Resumed(msgspec.Struct, frozen=True, kw_only=True, tag="resumed"):
 class BatchHalved(msgspec.Struct, frozen=True, kw_only=True, tag="batch_halved"):
     """Memory was short, so training began again with half as many rows a step."""
 
+    training: str = CHALLENGER
     batch_rows: int
     reason: str
 
@@ -130,6 +138,8 @@ JobReport = (
     | JobInterrupted
 )
 
+Report = Callable[[JobReport], None]
+
 _ORDERS = msgspec.json.Decoder(JobOrder)
 _REPORTS: msgspec.json.Decoder[JobReport] = msgspec.json.Decoder(JobReport)
 
@@ -149,17 +159,23 @@ def describe_report(report: JobReport) -> str:
                 losses += f", validation loss {report.validation_loss:.5f}"
             return f"epoch {report.epoch}: {losses}{metric}, {report.seconds:.2f} s"
         case NetworkTrained():
-            return f"trained for {report.num_epochs} epochs in {report.seconds:.2f} s"
+            return f"{_name(report.training)}trained for {report.num_epochs} epochs in {report.seconds:.2f} s"
         case Resumed():
-            return f"goes on from a checkpoint, behind epoch {report.num_epochs} of phase {report.phase}"
+            place = f"behind epoch {report.num_epochs} of phase {report.phase}"
+            return f"{_name(report.training)}goes on from a checkpoint, {place}"
         case BatchHalved():
-            return f"memory was short ({report.reason}): begins again with {report.batch_rows} rows a step"
+            short = f"memory was short ({report.reason})"
+            return f"{_name(report.training)}{short}: begins again with {report.batch_rows} rows a step"
         case ResourcesUsed():
             return f"took {report.cpu_seconds:.1f} s of CPU, {report.peak_memory_bytes >> 20} MiB at most"
         case JobFinished():
             return report.verdict
         case JobUnfit() | JobInterrupted():
             return report.reason
+
+
+def _name(training: str) -> str:
+    return "" if training == CHALLENGER else f"{training}: "
 
 
 def encode_line(message: JobOrder | JobReport) -> bytes:

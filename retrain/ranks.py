@@ -30,12 +30,16 @@ _CHUNK_BYTES = 64 * 2**20
 _CHECK_EVERY_STEPS = 64
 
 
+class ShortMemoryError(MemoryError):
+    """Memory was short in one of several processes; each of them raises it, at the same step."""
+
+
 class Ranks:
     """The processes of one job, seen from one of them; where it is alone, nothing is sent and nothing changes."""
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0) -> None:
         self.rank, self.size, self._local_rank = rank, size, local_rank
-        # Between a message that all train and the end of that, when the others listen to sums alone.
+        # Between the message that all train and their leaving that together: the others listen to sums alone.
         self.is_busy = False
         # The network itself sums over ranks.
         self.sums_inside = False
@@ -130,7 +134,7 @@ class Ranks:
     def learn(self, compute: Callable[[], Tensor], parameters: Sequence[nn.Parameter]) -> Tensor:
         """Call `compute`, which leaves gradients, and give every rank the sum of all ranks' gradients.
 
-        Returns what `compute` returned. Raises MemoryError on every rank when memory was short on one, so that all
+        Returns what `compute` returned. Raises ShortMemoryError on every rank when memory was short on one, so that all
         begin again together: on a CPU at once, on a GPU within 64 steps or in `finish_epoch`.
         """
         if self.size == 1:
@@ -151,7 +155,7 @@ class Ranks:
         return computed
 
     def finish_epoch(self, total: Tensor) -> Tensor:
-        """Return the sum of all ranks' totals; MemoryError as `learn`."""
+        """Return the sum of all ranks' totals; ShortMemoryError as `learn`."""
         if self.size == 1:
             return total
         dist.all_reduce(total)
@@ -186,8 +190,8 @@ class Ranks:
 
     def _check_memory(self) -> None:
         if self._num_short is not None and float(self._num_short) > 0:
-            self._num_short, self.is_busy = None, False
-            raise MemoryError("memory was short in one of the processes")
+            self._num_short = None
+            raise ShortMemoryError("memory was short in one of the processes")
 
 
 ALONE = Ranks()

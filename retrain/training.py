@@ -28,6 +28,10 @@ from retrain.tensors import Inputs, TrainingRows
 from schemas.spec import TrainingSpec
 
 
+class DivergedError(ArithmeticError):
+    """The loss is no number any more; of several processes each raises it, since it is the loss of all of them."""
+
+
 class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How to train; `configure_training` derives it from the spec, the number of rows and the network.
 
@@ -151,7 +155,9 @@ def train_network(
         if is_final:
             report(EpochMeasured(run.num_done, loss, math.nan, torch.empty(0, target.num_outputs)))
         if checkpoints is not None:
-            checkpoints.save(partial(run.checkpoint, phase=_FINAL, num_epochs=num_epochs))
+            # The last one is what spares another attempt this training.
+            is_last = run.num_done == num_epochs
+            checkpoints.save(partial(run.checkpoint, phase=_FINAL, num_epochs=num_epochs), always=is_last)
     return run.network, num_epochs
 
 
@@ -248,7 +254,7 @@ class TrainingRun:
                 total += loss * num_rows
         mean_loss = float(ranks.finish_epoch(total)) / len(rows)
         if not math.isfinite(mean_loss):
-            raise ArithmeticError(f"training diverged: the loss is {mean_loss}")
+            raise DivergedError(f"training diverged: the loss is {mean_loss}")
         self.num_done += 1
         return mean_loss
 

@@ -14,14 +14,14 @@ import torch
 
 from retrain import encoders
 from retrain.device import pin_threads
-from retrain.joint_training import end_training, follow, lead_training
+from retrain.joint_training import end_training, follow, train_jointly
 from retrain.network import configure_network
 from retrain.preprocessing import fit_preprocessing
 from retrain.ranks import ALONE, Ranks
 from retrain.target import fit_target
 from retrain.tensors import TrainingRows
 from retrain.trained_model import save_weights
-from retrain.training import EpochMeasured, configure_training, train_network
+from retrain.training import EpochMeasured, configure_training
 from schemas.spec import ResourceSpec, TrainingSpec
 from tests.media import FEATURES, make_media
 
@@ -53,9 +53,7 @@ def train(case: str, ranks: Ranks = ALONE) -> tuple[bytes, list[tuple[float, flo
     config = configure_training(ROWS, 1, network, spec)
     rows = TrainingRows.load(preprocessing.encode(made.features), target.encode(labels), torch.device("cpu"))
     heard: list[EpochMeasured] = []
-    lead_training(ranks, network, target, rows, config, {})
-    trained, _ = train_network(network, target, rows, config, heard.append, {}, ranks=ranks)
-    ranks.is_busy = False
+    trained, _ = train_jointly(ranks, network, target, rows, config, heard.append, {})
     return save_weights(trained), [(epoch.loss, epoch.validation_loss) for epoch in heard]
 
 

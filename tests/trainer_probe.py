@@ -1,20 +1,23 @@
 """The trainer, killed at one point of a job's way: `DRIFTLOOP_TEST_KILL_AT=POINT` or `POINT:N` for the N-th time.
 
-`python -m tests.trainer_probe train`; POINT is one of `POINTS`. SIGKILL: nothing is tidied up.
+`python -m tests.trainer_probe train`; POINT is one of `POINTS`, or `second candidate`. SIGKILL: nothing is tidied up.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from driftloop import roles
 from retrain import outcome, promotion, trainer
 from retrain.open_job import OpenJob
-from retrain.order import EpochTrained, JobFinished, JobReport, NetworkTrained, Resumed
+from retrain.order import CHALLENGER, EpochTrained, JobFinished, JobReport, NetworkTrained, Resumed
 
+SECOND = "second candidate"
 POINTS = ("snapshot", "training", "evaluation", "version", "promotion", "promoted", "closing")
 # Short epochs may all be over before the process hears that its trainer is gone: then it goes on behind them.
 REPORTS: dict[str, tuple[type, ...]] = {
@@ -29,7 +32,7 @@ class Trap:
 
     def __init__(self, text: str) -> None:
         self.point, _, number = text.partition(":")
-        assert self.point in POINTS, text
+        assert self.point in (*POINTS, SECOND), text
         self.number = int(number or 1)
 
     def step_on(self, point: str) -> None:
@@ -65,8 +68,11 @@ def set_trap(trap: Trap) -> None:
 
     def record(self: outcome.Outcome, report: JobReport) -> None:
         for point, kinds in REPORTS.items():
-            if isinstance(report, kinds):
+            if isinstance(report, kinds) and getattr(report, "training", CHALLENGER) == CHALLENGER:
                 trap.step_on(point)
+        if trap.point == SECOND and isinstance(report, NetworkTrained) and report.training == "all":
+            wait_for_checkpoint_of_second(Path(self._order.artifacts) / ".checkpoints" / self._order.job_id)
+            trap.step_on(SECOND)
         real_record(self, report)
 
     outcome.Outcome._record = record  # type: ignore[method-assign]
@@ -74,6 +80,14 @@ def set_trap(trap: Trap) -> None:
     before(promotion, "publish_roles", "promotion")
     after(promotion, "publish_roles", "promoted")
     before(OpenJob, "end", "closing")
+
+
+def wait_for_checkpoint_of_second(folder: Path) -> None:
+    """Wait until the second training of a job has saved how far it is."""
+    deadline_s = time.monotonic() + 60
+    while len({path.parent for path in folder.glob("*/*.safetensors")}) < 2:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
 
 
 if __name__ == "__main__":

@@ -96,8 +96,36 @@ def test_killed_everywhere_twice_the_job_gives_the_same_version_once(
         assert version is not None
         assert ArtifactFolder(world.runtime.artifacts).read(version.uri, version.sha256)
         assert list_champions(world) == ["1"]
-        assert [event.type for event in read_events(world, job_id)].count("resumed") >= len(POINTS)
+        resumed = [event.detail["training"] for event in read_events(world, job_id) if event.type == "resumed"]
+        assert resumed.count("challenger") >= len(POINTS)
         assert not list((Path(world.runtime.artifacts) / ".checkpoints").glob("*"))
+
+
+def test_killed_in_the_second_candidate_the_first_one_is_not_trained_again(
+    bootstrap: str, clickhouse_url: str, tmp_path: Path, start: Start, undisturbed: str
+) -> None:
+    with make_world(bootstrap, clickhouse_url, tmp_path) as world:
+        fill(world)
+        job_id = world.request()
+        trainer = start(world, "second candidate")
+        assert trainer.process.wait(120) == -signal.SIGKILL, trainer.log
+        assert world.ch.query("SELECT count() FROM epochs") == [(0,)]  # the challenger's
+        start(world)
+        wait_until(lambda: find_end(world, job_id) not in ("waiting", "running"), 180, "the job to end")
+
+        assert find_end(world, job_id) == "promoted", world.job(job_id)
+        assert world.ch.query("SELECT version, sha256 FROM versions") == [("1", undisturbed)]
+        told = [
+            (event.type, event.detail["training"], event.detail["num_epochs"], event.detail.get("phase"))
+            for event in read_events(world, job_id)
+            if event.attempt == 2 and event.type in ("resumed", "trained")
+        ]
+        assert [each[:2] for each in told] == [
+            ("resumed", "all"), ("trained", "all"), ("resumed", "after_change"), ("trained", "after_change"),
+            ("trained", "challenger"),
+        ]  # fmt: skip
+        # The first one goes on behind its last epoch: there is nothing left to train.
+        assert told[0][2:] == (told[1][2], "final")
 
 
 def test_two_race_for_a_job_and_the_store_is_away_for_a_minute(

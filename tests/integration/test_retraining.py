@@ -78,7 +78,9 @@ def test_request_waits_trains_promotes_and_the_scorer_swaps(world: World, start:
     # Every step is on the log, in order, and a row.
     kinds = [event.type for event in read_events(world, job_id) if event.type != "heartbeat"]
     steps = list(dict.fromkeys(kinds))
-    assert steps == ["claimed", "waiting", "started", "epoch", "trained", "evaluated", "promoted"]
+    assert steps == ["claimed", "waiting", "started", "trained", "epoch", "evaluated", "promoted"]
+    trained = [event.detail["training"] for event in read_events(world, job_id) if event.type == "trained"]
+    assert trained == ["all", "after_change", "challenger"]
     assert kinds.count("claimed") == kinds.count("started") == kinds.count("promoted") == 1
     assert world.ch.query("SELECT count() FROM epochs")[0][0] == kinds.count("epoch") > 2
     roles = world.ch.query("SELECT role, version, epoch, toUnixTimestamp64Milli(at), job_id FROM roles ORDER BY role")

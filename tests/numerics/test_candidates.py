@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
-import torch
 
 from retrain.candidates import choose_rows, cross_validate, make_measure
+from retrain.device import pin_threads
+from retrain.order import JobReport, NetworkTrained, Resumed
 from retrain.snapshot import Snapshot, build_snapshot
 from schemas.spec import DataSpec, ModelSpec, parse_spec
+from tests.learners import make_learner
 
 CHANGE = 1_000_000
 SPEC = """
@@ -45,27 +49,45 @@ def make_rows(num_before: int, num_after: int, *, are_codes_swapped: bool) -> tu
     return build_snapshot([table], "binary", spec.features, 0, CHANGE + num_after), spec
 
 
-def choose(rows: Snapshot, spec: ModelSpec) -> tuple[str, dict[str, float]]:
-    measure = make_measure(spec, 1, torch.device("cpu"), "from scratch", "external")
+def choose(rows: Snapshot, spec: ModelSpec, folder: Path) -> tuple[str, dict[str, float], list[JobReport]]:
+    pin_threads()
+    reports: list[JobReport] = []
+    measure = make_measure(make_learner(spec, folder, reports.append), "binary")
     _, choice = choose_rows(rows, CHANGE, DataSpec(), "binary", 1, measure)
-    return choice.window, choice.losses
+    return choice.window, choice.losses, reports
 
 
-def test_where_codes_were_swapped_old_rows_hurt() -> None:
-    window, losses = choose(*make_rows(4000, 1000, are_codes_swapped=True))
+def test_where_codes_were_swapped_old_rows_hurt(tmp_path: Path) -> None:
+    window, losses, _ = choose(*make_rows(4000, 1000, are_codes_swapped=True), tmp_path)
     assert window == "after_change"
     assert losses["after_change_log_loss"] < losses["all_log_loss"] - 0.1
 
 
-def test_where_nothing_but_the_time_changed_old_rows_help() -> None:
-    window, losses = choose(*make_rows(4000, 500, are_codes_swapped=False))
+def test_where_nothing_but_the_time_changed_old_rows_help(tmp_path: Path) -> None:
+    window, losses, _ = choose(*make_rows(4000, 500, are_codes_swapped=False), tmp_path)
     assert window == "all"
     assert losses["all_log_loss"] < losses["after_change_log_loss"]
 
 
-def test_folds_show_when_the_world_changed() -> None:
+def test_a_candidate_that_an_earlier_attempt_has_trained_is_measured_again_and_not_trained(tmp_path: Path) -> None:
+    rows, spec = make_rows(800, 600, are_codes_swapped=True)
+    first = choose(rows, spec, tmp_path)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("**/*.safetensors")}
+    second = choose(rows, spec, tmp_path)
+    assert second[:2] == first[:2]
+    assert [type(report) for report in first[2]] == [NetworkTrained] * 2
+    assert [type(report) for report in second[2]] == [Resumed, NetworkTrained] * 2
+    for before, after in zip(second[2][::2], second[2][1::2], strict=True):
+        assert isinstance(before, Resumed)
+        assert isinstance(after, NetworkTrained)
+        # Behind the last epoch of its last phase there is nothing to train.
+        assert (before.training, before.phase, before.num_epochs) == (after.training, "final", after.num_epochs)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("**/*.safetensors")} == files
+    assert len(files) == 2
+
+
+def test_folds_show_when_the_world_changed(tmp_path: Path) -> None:
     """The block after the change is the one that training on the blocks before it does badly on."""
     rows, spec = make_rows(3000, 1000, are_codes_swapped=True)
-    measure = make_measure(spec, 1, torch.device("cpu"), "from scratch", "external")
-    found = cross_validate(rows, 3, "binary", measure)
+    found = cross_validate(rows, 3, "binary", make_measure(make_learner(spec, tmp_path), "binary"))
     assert found["fold_3_log_loss"] > 2 * max(found["fold_1_log_loss"], found["fold_2_log_loss"])

@@ -43,12 +43,12 @@ class Measured:
         self.losses, self.num_before = (of_all, of_newer), num_before
         self.seen: list[tuple[Snapshot, Snapshot]] = []
 
-    def __call__(self, rows: Snapshot, validation: Snapshot) -> float:
+    def __call__(self, name: str, rows: Snapshot, validation: Snapshot) -> float:
         self.seen.append((rows, validation))
         return self.losses[int((times(rows) < CHANGE).sum() < self.num_before)]
 
 
-def never(rows: Snapshot, validation: Snapshot) -> float:
+def never(name: str, rows: Snapshot, validation: Snapshot) -> float:
     raise AssertionError("nothing is to be compared")
 
 
@@ -108,12 +108,15 @@ def test_without_a_change_or_enough_rows_nothing_is_compared() -> None:
 
 def test_folds_train_on_what_is_before_and_measure_on_what_is_behind() -> None:
     seen: list[tuple[int, int]] = []
+    names: list[str] = []
 
-    def measure(rows: Snapshot, validation: Snapshot) -> float:
+    def measure(name: str, rows: Snapshot, validation: Snapshot) -> float:
+        names.append(name)
         assert times(rows).max() < times(validation).min()
         seen.append((rows.num_rows, validation.num_rows))
         return float(len(seen))
 
     found = cross_validate(make_rows(0, 1000), 3, "binary", measure)
+    assert names == ["fold_1", "fold_2", "fold_3"]
     assert seen == [(250, 250), (500, 250), (750, 250)]
     assert found == {"fold_1_log_loss": 1.0, "fold_2_log_loss": 2.0, "fold_3_log_loss": 3.0, "folds_log_loss": 2.0}

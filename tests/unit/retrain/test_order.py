@@ -30,6 +30,7 @@ REPORTS: list[tuple[JobReport, str]] = [
         "epoch 2: loss 0.50000, validation loss 0.25000, roc_auc 0.7500, 1.00 s",
     ),
     (NetworkTrained(num_epochs=3, seconds=2.0), "trained for 3 epochs in 2.00 s"),
+    (NetworkTrained(training="fold_2", num_epochs=3, seconds=2.0), "fold_2: trained for 3 epochs in 2.00 s"),
     (Resumed(phase="search", num_epochs=4), "behind epoch 4 of phase search"),
     (BatchHalved(batch_rows=16, reason="no room"), "memory was short (no room): begins again with 16 rows a step"),
     (ResourcesUsed(cpu_seconds=1, gpu_seconds=0, peak_memory_bytes=1 << 21, peak_gpu_memory_bytes=0), "2 MiB at most"),
