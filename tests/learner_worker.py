@@ -55,7 +55,7 @@ def make_rows(num_before: int, num_after: int, spec: ModelSpec) -> Snapshot:
             "label_text": pa.nulls(num_rows, pa.string()),
         }
     )
-    return build_snapshot(table, "binary", spec.features, 0, CHANGE + num_after)
+    return build_snapshot([table], "binary", spec.features, 0, CHANGE + num_after)
 
 
 def train(case: str, folder: Path, ranks: Ranks = ALONE) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def train(case: str, folder: Path, ranks: Ranks = ALONE) -> dict[str, Any]:
 
 def limit() -> None:
     """Give this process so much memory and no more."""
-    limits.limit_memory(ResourceSpec(memory_bytes=limits._read_private_bytes() + ROOM_BYTES))
+    limits.limit_memory(ResourceSpec(memory_bytes=limits._read_status_bytes("VmData") + ROOM_BYTES))
 
 
 def main(case: str, folder: Path) -> None:
