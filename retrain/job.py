@@ -18,12 +18,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-import torch
 
 from retrain.evaluation import evaluate_challenger
 from retrain.fitting import Fitting
 from retrain.joint_training import end_training, follow
-from retrain.limits import MemoryWatch, is_out_of_memory, limit_memory, measure_cpu_s
+from retrain.limits import is_out_of_memory, limit_memory
 from retrain.order import (
     JobFinished,
     JobInterrupted,
@@ -42,6 +41,7 @@ from retrain.storing import store_challenger
 from retrain.target import UnfitLabelsError
 from retrain.trained_model import TrainedModel, save_weights
 from retrain.training import DivergedError
+from retrain.use import UseMeter
 from retrain.warm_start import find_champion
 from schemas.clock import Clock, SystemClock
 from schemas.errors import ConfigurationError, Retryable
@@ -104,32 +104,33 @@ def main(arguments: list[str] | None = None) -> int:
     ranks = Ranks.join()
     line = b"" if not ranks.leads else given.order.read_bytes() if given.order else _read_line()
     order = decode_order(ranks.tell(line))
-    begun_s, watch = SystemClock().monotonic_s(), MemoryWatch()  # it may have waited long for the order
+    meter = UseMeter(ranks, SystemClock())  # it may have waited long for the order
     threading.Thread(target=_end_with_trainer, args=(parent, given.order is None), daemon=True).start()
     if ranks.leads:
+        meter.tell(_print)
         last = _run_limited(order, ranks)
-        _print(_end_together(ranks, begun_s, watch))
+        _print(_end_together(ranks, meter))
         _print(last)
     else:
         resources = _find_resources(order, ranks)
         with suppress(MemoryError):  # the leader has the same limit, and says so
             limit_memory(resources)
         follow(ranks, resources)
-        _measure_use(ranks, begun_s, watch)
+        meter.finish(ranks)
     ranks.leave()
     return 0
 
 
-def _end_together(ranks: Ranks, begun_s: float, watch: MemoryWatch) -> ResourcesUsed:
-    """Let the other processes end, and return what all have used; what only this one has if others are gone."""
+def _end_together(ranks: Ranks, meter: UseMeter) -> ResourcesUsed:
+    """Let the other processes end, and return what all have used; without the CPU of others that are gone."""
     try:
         # Where only this process failed, the others still wait for it in the middle of a step, and end when it does.
         if not ranks.is_busy:
             end_training(ranks)
-            return _measure_use(ranks, begun_s, watch)
+            return meter.finish(ranks)
     except RuntimeError as error:
         log.warning("the other processes are gone: %s", error)
-    return _measure_use(ALONE, begun_s, watch)
+    return meter.finish()
 
 
 def _run_limited(order: JobOrder, ranks: Ranks) -> JobReport:
@@ -152,17 +153,6 @@ def _find_resources(order: JobOrder, ranks: Ranks) -> ResourceSpec:
     """Return what this process may use: its part of the job's memory."""
     resources = (order.published.spec.retrain or RetrainSpec()).resources
     return msgspec.structs.replace(resources, memory_bytes=ranks.divide(resources.memory_bytes))
-
-
-def _measure_use(ranks: Ranks, begun_s: float, watch: MemoryWatch) -> ResourcesUsed:
-    """Add up what all processes have used."""
-    on_gpu = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
-    gpu_seconds = SystemClock().monotonic_s() - begun_s if on_gpu else 0.0
-    peak_gpu_memory_bytes = torch.cuda.max_memory_allocated() if on_gpu else 0
-    used = ranks.sum_numbers([measure_cpu_s(), gpu_seconds, watch.read_peak_bytes(), peak_gpu_memory_bytes])
-    return ResourcesUsed(
-        cpu_seconds=used[0], gpu_seconds=used[1], peak_memory_bytes=int(used[2]), peak_gpu_memory_bytes=int(used[3])
-    )
 
 
 def _print(report: JobReport) -> None:

@@ -90,7 +90,7 @@ class BatchHalved(msgspec.Struct, frozen=True, kw_only=True, tag="batch_halved")
 
 
 class ResourcesUsed(msgspec.Struct, frozen=True, kw_only=True, tag="resources_used"):
-    """What the process took, from its start to its last report."""
+    """What the job's processes took since the last such report; GPU time is summed over GPUs. Of memory, the most."""
 
     cpu_seconds: float
     gpu_seconds: float

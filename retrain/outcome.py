@@ -89,7 +89,7 @@ class Outcome:
                 self._last = report
 
     def _add_use(self, report: ResourcesUsed) -> None:
-        """Time adds up over attempts; of memory the most counts."""
+        """Time adds up over reports and attempts; of memory the most counts."""
         row = self._job.row
         self._job.record(
             None,

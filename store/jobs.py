@@ -173,17 +173,23 @@ def count_labelled(ch: ClickHouse, model: str, start_ms: int, end_ms: int) -> in
 
 
 def read_gpu_ms(ch: ClickHouse, model: str, since_ms: int, now_ms: int) -> int:
-    """Return how long a model's jobs ran on GPUs between two instants of the clock (ms), those that run included."""
+    """Return what a model's jobs used of GPUs between two instants of the clock (ms), summed over GPUs.
+
+    Of a job that was under way at one of the instants it is the part of its time that lies between them. Those that
+    run are included, as far as they have told.
+    """
     rows = ch.query(
         """
-        SELECT sum(greatest(0, least(toUnixTimestamp64Milli(ifNull(finished_at, updated_at)), {now:Int64})
-                               - greatest(toUnixTimestamp64Milli(assumeNotNull(started_at)), {since:Int64})))
+        WITH toUnixTimestamp64Milli(assumeNotNull(started_at)) AS start,
+             greatest(start + 1, toUnixTimestamp64Milli(ifNull(finished_at, updated_at))) AS end
+        SELECT sum(1000 * gpu_seconds * greatest(0, least(end, {now:Int64}) - greatest(start, {since:Int64}))
+                   / (end - start))
         FROM jobs FINAL
-        WHERE model = {model:String} AND device = 'cuda' AND isNotNull(started_at)
+        WHERE model = {model:String} AND isNotNull(started_at)
         """,
         {"model": model, "since": since_ms, "now": now_ms},
     )
-    return int(rows[0][0])
+    return round(float(rows[0][0]))
 
 
 def read_last_training_ms(ch: ClickHouse, model: str) -> int | None:

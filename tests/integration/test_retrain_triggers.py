@@ -211,14 +211,14 @@ def test_the_clock_holds_jobs_back(store: ClickHouse) -> None:
         0, 1, 2, 3, 4, 5, 22, 23,
     ]  # fmt: skip
 
-    # Two hours on a GPU, one of them within the last day, and one on the processor, which does not count.
+    # Two hours on four GPUs, one of them within the last day, and two on the processor, which do not count.
     now = at(12)
-    for number, device in enumerate(("cuda", "cpu")):
+    for number, (device, gpu_seconds) in enumerate((("cuda", 4 * 2 * 3600.0), ("cpu", 0.0))):
         insert_job(store, JobRow(
             job_id=f"held-{number}", model="held", rule="harm", request="{}", requested_at=0, state="promoted",
-            device=device, started_at=now - 25 * HOUR_MS, finished_at=now - 23 * HOUR_MS,
+            device=device, gpu_seconds=gpu_seconds, started_at=now - 25 * HOUR_MS, finished_at=now - 23 * HOUR_MS,
         ))  # fmt: skip
-    for hours, reason in ((1.0, "waits for the budget of 1 GPU-hours in 1d (1.00 are used)"), (1.5, "")):
+    for hours, reason in ((4.0, "waits for the budget of 4 GPU-hours in 1d (4.00 are used)"), (4.5, "")):
         budget = RetrainSpec(budget=BudgetSpec(gpu_hours=hours, per_ms=24 * HOUR_MS))
         assert find_hold(store, request, budget, now) == reason
         assert find_hold(store, by_hand, budget, now) == ""
