@@ -31,8 +31,8 @@ def order_two_processes(world: World) -> str:
     return world.request()
 
 
-def list_processes(ancestor: int) -> dict[int, list[str]]:
-    """The command lines of a process's descendants by process id, however they are grouped."""
+def list_processes(ancestor: int) -> dict[int, tuple[int, list[str]]]:
+    """The parents and command lines of a process's descendants by process id, however they are grouped."""
     parents, commands = {}, {}
     for folder in Path("/proc").iterdir():
         try:
@@ -41,21 +41,23 @@ def list_processes(ancestor: int) -> dict[int, list[str]]:
                 commands[int(folder.name)] = (folder / "cmdline").read_bytes().decode().split("\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
-    found: dict[int, list[str]] = {}
+    found: dict[int, tuple[int, list[str]]] = {}
     growing = {ancestor}
     while growing:
         growing = {process for process, parent in parents.items() if parent in growing}
-        found |= {process: commands[process] for process in growing}
+        found |= {process: (parents[process], commands[process]) for process in growing}
     return found
 
 
 def find_ranks(trainer: int) -> list[int]:
     """The processes that train, beside the one that started them."""
-    return sorted(
-        process
-        for process, command in list_processes(trainer).items()
+    found = {
+        process: parent
+        for process, (parent, command) in list_processes(trainer).items()
         if "retrain.job" in command and "torch.distributed.run" not in command
-    )
+    }
+    # What a rank has started has its command line until it is another program.
+    return sorted(process for process, parent in found.items() if parent not in found)
 
 
 def wait_for_end(world: World, job_id: str) -> dict[str, object]:
