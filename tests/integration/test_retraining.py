@@ -92,7 +92,7 @@ def test_request_waits_trains_promotes_and_the_scorer_swaps(world: World, start:
     assert made is not None
     choice = msgspec.json.decode(made.manifest, type=_Chosen).choice
     assert choice.words in made.card
-    assert "on 150 later rows that neither had seen" in choice.words
+    assert "on 450 later rows that neither had seen" in choice.words
     assert {"candidate_all_log_loss", "candidate_after_change_log_loss"} <= set(made.metrics)
 
     # Read again, the rows are the same; with one label corrected they are not.

@@ -36,9 +36,9 @@ def train_together(case: str, folder: Path, short_ranks: str = "") -> tuple[dict
 
 def test_candidates_are_trained_by_all_processes(tmp_path: Path) -> None:
     leader, other = train_together("candidates", tmp_path)
-    # All rows but the last 64, and the 576 newer ones with 144 older: three epochs of each, half of every step.
+    # All rows but the last 192, and the 448 newer ones with 112 older: three epochs of each, half of every step.
     assert leader["steps"] == other["steps"]
-    assert [sum(steps) for steps in leader["steps"]] == [3 * 1536 // 2, 3 * 720 // 2]
+    assert [sum(steps) for steps in leader["steps"]] == [3 * 1408 // 2, 3 * 560 // 2]
     alone = train("candidates", tmp_path / "alone")
     assert leader["window"] == alone["window"] == "after_change"
     assert leader["losses"] == pytest.approx(alone["losses"], abs=1e-5)

@@ -62,8 +62,8 @@ def test_the_smaller_loss_wins_on_rows_that_neither_has_seen(of_all: float, of_n
     assert choice.window == window
     assert choice.num_rows == rows.num_rows == (1250 if window == "after_change" else 4000)
     for seen, validation in measure.seen:
-        assert times(validation).tolist() == list(range(CHANGE + 900, CHANGE + 1000))
-        assert times(seen).max() < CHANGE + 900
+        assert times(validation).tolist() == list(range(CHANGE + 700, CHANGE + 1000))
+        assert times(seen).max() < CHANGE + 700
     # What is learnt from in the end has the validation rows in it.
     assert times(rows).max() == CHANGE + 999
     assert set(choice.list_metrics()) == {
@@ -71,7 +71,7 @@ def test_the_smaller_loss_wins_on_rows_that_neither_has_seen(of_all: float, of_n
         for name, loss in (("all", of_all), ("after_change", of_newer))
         if math.isfinite(loss)
     }
-    assert "and 225 older ones" in choice.words
+    assert "and 175 older ones" in choice.words
 
 
 def test_after_a_change_older_rows_are_mixed_in_by_their_share_and_by_the_seed() -> None:
