@@ -68,13 +68,8 @@ def test_answer_that_breaks_off_after_its_first_blocks_is_retryable(server: Embe
     store = ClickHouse(ClickHouseConnection(server.url, database="default"))
     late = "SELECT throwIf(number = 900000, 'too late') AS found FROM numbers(1000000) SETTINGS max_block_size = 65536"
     taken: list[int] = []
-
-    def take(block: pa.RecordBatch) -> pa.Table:
-        taken.append(block.num_rows)
-        return pa.table(block)
-
     with pytest.raises(Retryable, match="broke off"):
-        store.query_blocks(late, None, take)
+        taken.extend(block.num_rows for block in store.stream_arrow(late))
     assert taken
-    assert sum(map(len, store.query_blocks("SELECT * FROM numbers(70000)", None, pa.table))) == 70_000
+    assert sum(block.num_rows for block in store.stream_arrow("SELECT * FROM numbers(70000)")) == 70_000
     store.close()
