@@ -26,6 +26,7 @@ lint: setup  ## ruff, mypy, import layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --explicit-package-bases tests bench
 	$(BIN)/lint-imports
 
 format: setup  ## rewrite the code in the house format

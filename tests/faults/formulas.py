@@ -25,13 +25,11 @@ def distance(kind: str, reference: Array, current: Array) -> float:
         if not len(before) or not len(after):
             return math.nan
         return float(wasserstein_distance(before, after) / max(float(np.std(before)), 0.001))
-    before, after = (
-        Counter(str(v) for v in side.tolist() if v is not None and v == v) for side in (reference, current)
-    )
-    if not before or not after:
+    known, found = (Counter(str(v) for v in side.tolist() if v is not None and v == v) for side in (reference, current))
+    if not known or not found:
         return math.nan
-    values = sorted(before | after)
-    return float(jensenshannon(*([side[value] / side.total() for value in values] for side in (before, after))))
+    values = sorted(known | found)
+    return float(jensenshannon(*([side[value] / side.total() for value in values] for side in (known, found))))
 
 
 def realized(metric: str, label: Array, score: Array | None, prediction: Array) -> float:

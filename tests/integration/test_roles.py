@@ -202,12 +202,10 @@ def test_roles_are_named_by_hand_and_a_lost_race_says_who_won(
     # Somebody writes between our look and our message: one of the two counts, and the other is told which.
     from retrain import promotion
 
-    publish = promotion.publish_roles
-
     def come_first(kafka: object, topics: object, role_map: RoleMap) -> bool:
         other = msgspec.structs.replace(role_map, roles={"champion": "external"}, reason="by somebody else")
         assert publish_roles(world.runtime.kafka, world.runtime.topics, other)
-        return publish(kafka, topics, role_map)
+        return publish_roles(kafka, topics, role_map)
 
     monkeypatch.setattr(promotion, "publish_roles", come_first)
     result = CliRunner().invoke(driftloop, ["--data", str(tmp_path), "promote", world.model, "1"])

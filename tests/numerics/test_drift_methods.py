@@ -264,7 +264,7 @@ def test_methods_are_symmetric_or_not_and_never_depend_on_order(reference: Any, 
         for kind in method.kinds:
             sides = (before, after) if kind == "number" else (before.astype(str), after.astype(str))
             measured = measure_distance(*sides, kind, name)
-            shuffled = [side.copy() for side in sides]
+            shuffled = (sides[0].copy(), sides[1].copy())
             for side in shuffled:
                 random.shuffle(side)
             assert measure_distance(*shuffled, kind, name) == measured
