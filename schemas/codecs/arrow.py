@@ -171,6 +171,8 @@ def _read_table(value: bytes) -> pa.Table:
             batch.validate(full=True)
             batches.append(batch)
         schema = reader.schema
+    if not schema.names and any(batch.num_rows for batch in batches):
+        raise ValueError("it has rows and no columns")
     if len(set(schema.names)) != len(schema.names):
         raise ValueError("two columns have one name")
     table = pa.Table.from_batches(batches, schema)
@@ -182,9 +184,9 @@ def _read_table(value: bytes) -> pa.Table:
 
 @lru_cache(maxsize=1_000)
 def _num_leaves(kind: pa.Schema | pa.DataType) -> int:
-    """Count the columns of a schema, those within structs too."""
+    """Count the columns of a schema, those within structs too; where there are none, rows still count."""
     fields = [kind.field(index).type for index in range(len(kind) if isinstance(kind, pa.Schema) else kind.num_fields)]
-    return sum(_num_leaves(field) if pa.types.is_struct(field) else 1 for field in fields)
+    return max(1, sum(_num_leaves(field) if pa.types.is_struct(field) else 1 for field in fields))
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:

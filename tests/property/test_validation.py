@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.topics import INBOUND
@@ -80,6 +80,7 @@ def test_any_bytes_become_columns_or_dead_letters(kind, values):
 
 
 @given(st.integers(0, 2_000), st.integers(0, 255), st.integers(1, 3))
+@example(50, 0, 3)  # rows without columns
 def test_damaged_arrow_never_raises(place, byte, width):
     whole = bytearray(arrow_of([record(record_id=str(i)) for i in range(3)]))
     place %= len(whole)

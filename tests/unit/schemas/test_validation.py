@@ -357,3 +357,12 @@ def test_columns_of_nulls_cannot_fill_the_memory():
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
     assert [letter.reason for letter in read("records", [sink.getvalue().to_pybytes()]).dead] == ["too_large"]
+
+
+def test_rows_without_columns_are_refused_with_their_message():
+    batch = pa.RecordBatch.from_struct_array(pa.array([{}] * 3, pa.struct([])))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    (letter,) = read("records", [sink.getvalue().to_pybytes()]).dead
+    assert (letter.reason, "it has rows and no columns" in letter.message) == ("malformed", True)
