@@ -29,13 +29,13 @@ from schemas.spec import (
 )
 from store.client import ClickHouse
 from store.log import Producer, apply_topics, describe_topics
-from store.migrations import migrate
 from store.summaries import Marker, Place, insert_markers, read_markers, read_stamps, read_summaries
 from streams.app import name_job
 from streams.logic.summaries import Merged, merge_rows
-from tests.brokers import available_brokers, make_broker
+from tests.brokers import available_brokers
 from tests.clickhouses import EmbeddedClickHouse
-from tests.role_process import RoleProcess, make_runtime
+from tests.role_process import RoleProcess
+from tests.servers import run_servers
 
 HOUR_MS = 3_600_000
 START_MS = 1_700_000_000_000 // HOUR_MS * HOUR_MS
@@ -82,25 +82,15 @@ class Surroundings:
 
 @pytest.fixture(params=available_brokers())
 def surroundings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Surroundings]:
-    broker = make_broker(request.param, tmp_path / "broker")
-    clickhouse = EmbeddedClickHouse(tmp_path / "clickhouse")
     monitors: list[RoleProcess] = []
-    broker.start()
-    try:
-        clickhouse.start()
-        runtime = make_runtime(broker.bootstrap, clickhouse.url, "t", tmp_path)
-        store = ClickHouse(runtime.clickhouse)
-        migrate(store)
-        apply_topics(runtime.kafka, runtime.topics, runtime.num_partitions)
-        yield Surroundings(runtime, store, clickhouse, tmp_path, monitors)
-        store.close()
-    finally:
-        for monitor in monitors:
-            if monitor.process.poll() is None:
-                monitor.kill()
-            print(monitor.log[-3000:])
-        clickhouse.stop()
-        broker.stop()
+    with run_servers(request.param, tmp_path) as servers:
+        try:
+            yield Surroundings(servers.runtime, servers.store, servers.clickhouse, tmp_path, monitors)
+        finally:
+            for monitor in monitors:
+                if monitor.process.poll() is None:
+                    monitor.kill()
+                print(monitor.log[-3000:])
 
 
 def make_published() -> PublishedSpec:

@@ -17,15 +17,14 @@ from schemas.errors import Retryable
 from schemas.events import Alert, decode_event
 from schemas.spec import ModelHistory, PublishedSpec, encode_published, parse_spec
 from store.client import ClickHouse
-from store.log import Producer, TopicReader, apply_topics
-from store.migrations import migrate
+from store.log import Producer, TopicReader
 from store.specs import insert_spec
 from store.summaries import Marker, Place, insert_markers, read_markers
 from streams.app import name_job
 from streams.freshness import FreshnessJudge
-from tests.brokers import available_brokers, make_broker
-from tests.clickhouses import EmbeddedClickHouse
-from tests.role_process import RoleProcess, make_runtime, run_command
+from tests.brokers import available_brokers
+from tests.role_process import RoleProcess, run_command
+from tests.servers import run_servers
 from tests.stored import JOB, TOPIC_IDS, SentEvents, run_store
 
 MAX_AGE_S = 12
@@ -188,21 +187,10 @@ class Stack:
 
 @pytest.fixture(params=available_brokers())
 def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
-    broker, clickhouse = make_broker(request.param, tmp_path / "broker"), EmbeddedClickHouse(tmp_path / "clickhouse")
-    broker.start()
-    try:
-        clickhouse.start()
-        runtime = make_runtime(broker.bootstrap, clickhouse.url, "t", tmp_path)
-        store = ClickHouse(runtime.clickhouse)
-        migrate(store)
-        apply_topics(runtime.kafka, runtime.topics, runtime.num_partitions)
-        reader = TopicReader(runtime.kafka, runtime.topics("alerts"))
-        yield Stack(runtime, store, reader, tmp_path)
+    with run_servers(request.param, tmp_path) as servers:
+        reader = TopicReader(servers.runtime.kafka, servers.runtime.topics("alerts"))
+        yield Stack(servers.runtime, servers.store, reader, tmp_path)
         reader.close()
-        store.close()
-    finally:
-        clickhouse.stop()
-        broker.stop()
 
 
 def wait_until(is_true: Callable[[], bool], role: RoleProcess, meanwhile: Callable[[], None] | None = None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -22,14 +21,12 @@ from schemas.spec import (
     default_performance,
     encode_published,
 )
-from store.client import ClickHouse
-from store.log import Producer, apply_topics
-from store.migrations import migrate
+from store.log import Producer
 from store.summaries import read_markers
 from streams.app import name_job
-from tests.brokers import available_brokers, make_broker
-from tests.clickhouses import EmbeddedClickHouse
-from tests.role_process import RoleProcess, make_runtime
+from tests.brokers import available_brokers
+from tests.role_process import RoleProcess
+from tests.servers import Servers, run_servers
 
 START_MS = 1_700_000_000_000
 WAIT_S = 240
@@ -41,27 +38,10 @@ HEAVY = {
 }  # fmt: skip
 
 
-@dataclass
-class Stack:
-    runtime: Runtime
-    store: ClickHouse
-
-
 @pytest.fixture(params=available_brokers())
-def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stack]:
-    broker, clickhouse = make_broker(request.param, tmp_path / "broker"), EmbeddedClickHouse(tmp_path / "clickhouse")
-    broker.start()
-    try:
-        clickhouse.start()
-        runtime = make_runtime(broker.bootstrap, clickhouse.url, "t", tmp_path)
-        store = ClickHouse(runtime.clickhouse)
-        migrate(store)
-        apply_topics(runtime.kafka, runtime.topics, runtime.num_partitions)
-        yield Stack(runtime, store)
-        store.close()
-    finally:
-        clickhouse.stop()
-        broker.stop()
+def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Servers]:
+    with run_servers(request.param, tmp_path) as servers:
+        yield servers
 
 
 def publish_model(runtime: Runtime) -> None:
@@ -93,7 +73,7 @@ def produce(runtime: Runtime, numbers: range) -> None:
     producer.flush()
 
 
-def read_num_counted(stack: Stack) -> int:
+def read_num_counted(stack: Servers) -> int:
     return sum(marker.next_offset for marker in read_markers(stack.store, name_job(stack.runtime)))
 
 
@@ -105,7 +85,7 @@ def wait_until(is_true: Callable[[], bool], role: RoleProcess) -> None:
         time.sleep(0.1)
 
 
-def test_a_restored_monitor_counts_without_what_measures_and_leaves_no_file(stack: Stack, tmp_path: Path) -> None:
+def test_a_restored_monitor_counts_without_what_measures_and_leaves_no_file(stack: Servers, tmp_path: Path) -> None:
     """Twice, the second time with state to restore; SIGKILL in between, after which no file may be left."""
     folder = tmp_path / "temporary"
     folder.mkdir()
@@ -144,7 +124,7 @@ def owns(worker: RoleProcess, num_partitions: int) -> bool:
 
 
 def test_a_worker_that_stops_leaves_its_partitions_to_others_but_keeps_its_place_alone(
-    stack: Stack, tmp_path: Path
+    stack: Servers, tmp_path: Path
 ) -> None:
     publish_model(stack.runtime)
     workers: dict[str, RoleProcess] = {}
