@@ -17,6 +17,7 @@ from schemas.clock import Clock
 
 # One row of `jobs` a minute; a job that is killed is charged a minute less at most.
 TELL_EVERY_S = 60.0
+_LAST_WORD_S = 5.0
 
 
 def uses_gpu() -> bool:
@@ -38,6 +39,7 @@ class UseMeter:
         self._told_cpu_s = self._told_gpu_s = 0.0
         self._lock = threading.Lock()
         self._is_over = threading.Event()
+        self._teller: threading.Thread | None = None
 
     def tell(self, report: Report, every_s: float = TELL_EVERY_S) -> None:
         """Report from now on what was used since the last report, now and then, until `finish`."""
@@ -46,7 +48,8 @@ class UseMeter:
             while not self._is_over.wait(every_s):
                 report(self.take())
 
-        threading.Thread(target=watch, name="use", daemon=True).start()
+        self._teller = threading.Thread(target=watch, name="use", daemon=True)
+        self._teller.start()
 
     def take(self, ranks: Ranks = ALONE) -> ResourcesUsed:
         """Return what was used since the last call, by all of `ranks`, which then all must call this."""
@@ -65,4 +68,6 @@ class UseMeter:
     def finish(self, ranks: Ranks = ALONE) -> ResourcesUsed:
         """Tell no more; return what was used since the last time, as `take` does."""
         self._is_over.set()
+        if self._teller is not None:
+            self._teller.join(_LAST_WORD_S)  # nothing is told behind the job's last word
         return self.take(ranks)
